@@ -1,0 +1,2 @@
+//! The command `pgweir`.
+fn main() {}
