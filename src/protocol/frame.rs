@@ -1,0 +1,193 @@
+//! Bytes to frames: where one message ends and the next begins.
+//!
+//! A frame is a tag, a length and as much of the body as has arrived. The length word counts itself
+//! (manual, "Message Formats"), is checked before it is used, and never leads to an allocation here.
+//! Frames are cut from whatever buffer the caller holds; nothing is copied.
+
+use super::tag::{BackendTag, FrontendTag};
+
+/// Tag byte and length word.
+pub const HEADER: usize = 5;
+
+/// A frame whose header cannot be believed; the stream behind it cannot be trusted (08P01).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A byte that starts no message in this direction.
+    #[error("invalid message type 0x{0:02x}")]
+    UnknownTag(u8),
+    /// A length word that is impossible, or above what this message may have.
+    #[error("invalid length {length} of message \"{}\" (at most {limit})", char::from(*tag))]
+    Length {
+        /// First byte of the message.
+        tag: u8,
+        /// The length word as sent.
+        length: u32,
+        /// The largest that is accepted.
+        limit: u32,
+    },
+}
+
+/// One message, or the beginning of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a, T> {
+    /// Which message.
+    pub tag: T,
+    /// The bytes of this message at hand, header included: all of it when [`Frame::is_whole`].
+    pub bytes: &'a [u8],
+    /// Its full size on the wire, header included.
+    pub size: usize,
+}
+
+impl<'a, T> Frame<'a, T> {
+    /// What is at hand of the body (behind tag and length).
+    #[inline]
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[HEADER..]
+    }
+
+    /// Whether all of the message is at hand.
+    #[inline]
+    pub fn is_whole(&self) -> bool {
+        self.bytes.len() == self.size
+    }
+}
+
+/// The frame at the start of a client's `bytes`; `None` when not even its header is there.
+/// `max_packet_size` bounds the length word below PostgreSQL's own limit.
+#[inline]
+pub fn frontend(
+    bytes: &[u8],
+    max_packet_size: u32,
+) -> Result<Option<Frame<'_, FrontendTag>>, FrameError> {
+    let Some((&first, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    let tag = FrontendTag::from_byte(first).ok_or(FrameError::UnknownTag(first))?;
+    let Some(length) = rest.first_chunk() else {
+        return Ok(None);
+    };
+    let length = u32::from_be_bytes(*length);
+    let limit = tag.length_limit().min(max_packet_size.max(4));
+    cut(bytes, tag, length, limit).map(Some)
+}
+
+/// The frame at the start of a server's `bytes`; `None` when not even its header is there.
+#[inline]
+pub fn backend(bytes: &[u8]) -> Result<Option<Frame<'_, BackendTag>>, FrameError> {
+    let Some((&first, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    let tag = BackendTag::from_byte(first).ok_or(FrameError::UnknownTag(first))?;
+    let Some(length) = rest.first_chunk() else {
+        return Ok(None);
+    };
+    cut(
+        bytes,
+        tag,
+        u32::from_be_bytes(*length),
+        BACKEND_LENGTH_LIMIT,
+    )
+    .map(Some)
+}
+
+/// A server's message may be as large as a palloc'd row and its framing.
+const BACKEND_LENGTH_LIMIT: u32 = 0x7fff_ffff;
+
+#[inline]
+fn cut<T>(bytes: &[u8], tag: T, length: u32, limit: u32) -> Result<Frame<'_, T>, FrameError> {
+    if !(4..=limit).contains(&length) {
+        return Err(FrameError::Length {
+            tag: bytes[0],
+            length,
+            limit,
+        });
+    }
+    let size = length as usize + 1;
+    Ok(Frame {
+        tag,
+        bytes: &bytes[..bytes.len().min(size)],
+        size,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(text: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![FrontendTag::Query.byte()];
+        bytes.extend_from_slice(&u32::try_from(text.len() + 5).expect("small").to_be_bytes());
+        bytes.extend_from_slice(text);
+        bytes.push(0);
+        bytes
+    }
+
+    #[test]
+    fn a_header_that_has_not_arrived_is_no_frame() {
+        let bytes = query(b"select 1");
+        for cut in 0..HEADER {
+            assert_eq!(frontend(&bytes[..cut], u32::MAX), Ok(None));
+        }
+        let frame = frontend(&bytes[..7], u32::MAX)
+            .expect("valid")
+            .expect("header is there");
+        assert!(!frame.is_whole());
+        assert_eq!((frame.size, frame.body()), (bytes.len(), &b"se"[..]));
+    }
+
+    #[test]
+    fn lying_lengths_are_refused_before_anything_is_read() {
+        for (bytes, length, limit) in [
+            (&b"Q\0\0\0\x03"[..], 3, 0x3fff_fffe),
+            (b"Q\x7f\xff\xff\xff", 0x7fff_ffff, 0x3fff_fffe),
+            (b"Q\xff\xff\xff\xff", u32::MAX, 0x3fff_fffe),
+            (b"S\0\0\0\x05", 5, 4),
+            (b"E\0\x01\0\0", 0x1_0000, 10_000),
+        ] {
+            let tag = bytes[0];
+            let expected = Err(FrameError::Length { tag, length, limit });
+            assert_eq!(frontend(bytes, u32::MAX), expected);
+        }
+        assert_eq!(
+            frontend(b"Q\0\0\x10\0", 1024),
+            Err(FrameError::Length {
+                tag: b'Q',
+                length: 4096,
+                limit: 1024
+            })
+        );
+        assert_eq!(frontend(b"!", u32::MAX), Err(FrameError::UnknownTag(b'!')));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_a_stream_yields_the_same_frames(
+            texts in prop::collection::vec(prop::collection::vec(1u8.., 0..40), 1..10),
+            chunk in 1usize..50,
+        ) {
+            let stream: Vec<u8> = texts.iter().flat_map(|t| query(t)).collect();
+            let mut held = Vec::new();
+            let mut seen = Vec::new();
+            for piece in stream.chunks(chunk) {
+                held.extend_from_slice(piece);
+                while let Some(frame) = frontend(&held, u32::MAX).expect("valid") {
+                    if !frame.is_whole() { break }
+                    let body = frame.body();
+                    seen.push(body[..body.len() - 1].to_vec());
+                    let size = frame.size;
+                    held.drain(..size);
+                }
+            }
+            prop_assert!(held.is_empty());
+            prop_assert_eq!(seen, texts);
+        }
+
+        #[test]
+        fn no_bytes_make_the_framer_panic(bytes: Vec<u8>, cap: u32) {
+            let _ = frontend(&bytes, cap);
+            let _ = backend(&bytes);
+        }
+    }
+}
