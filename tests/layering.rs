@@ -11,7 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sql", &[]),
     ("sandbox", &[]),
     ("auth", &["protocol", "config"]),
-    ("session", &["protocol", "auth"]),
+    ("session", &["protocol", "auth", "sql"]),
     ("route", &["sql", "session", "config"]),
     ("net", &["protocol", "config"]),
     (

@@ -77,6 +77,21 @@ pub fn bind_head(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: usize
     out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
 }
 
+/// Parse, Bind, Execute and Close that run `text` inside the current batch, leaving the unnamed
+/// statement alone.
+pub fn prepare_in_batch(out: &mut Vec<u8>, text: &[u8]) {
+    const NAME: &[u8] = b"pgweir_prepare";
+    parse(out, NAME, text, &[0, 0]);
+    // No parameter formats, no parameters, no result formats.
+    bind_head(out, NAME, NAME, 6);
+    out.extend_from_slice(&[0; 6]);
+    message(out, FrontendTag::Execute.byte(), |out| {
+        cstr(out, NAME);
+        out.extend_from_slice(&[0; 4]);
+    });
+    close_statement(out, NAME);
+}
+
 /// Sync.
 pub fn sync(out: &mut Vec<u8>) {
     message(out, FrontendTag::Sync.byte(), |_| {});
@@ -331,6 +346,13 @@ pub fn report(out: &mut Vec<u8>, report: &Report<'_>) {
             }
         }
         out.push(0);
+    });
+}
+
+/// ErrorResponse with a body that was received.
+pub fn raw_error(out: &mut Vec<u8>, body: &[u8]) {
+    message(out, BackendTag::ErrorResponse.byte(), |out| {
+        out.extend_from_slice(body)
     });
 }
 

@@ -1,1 +1,436 @@
-//! (being built)
+//! One client's protocol state: what it has asked, what it is owed, what session state it has.
+//!
+//! Sans-IO: bytes and a [`ServerState`] in; bytes for either side and decisions out. No socket, no
+//! clock, no pool. The relay drives it in this order:
+//!
+//! ```text
+//!             plan ──NeedServer──▶ attach ──▶ on_client_bytes ◀──▶ on_server_bytes ──▶ release
+//!              ▲  (no server yet)                                        │  Return      │ Keep
+//!              └─────────────────────────────────────────────────────────┴──────────────┘
+//! ```
+//!
+//! Invariants:
+//! * every request of the client gets exactly one reply, in order, whoever gives it;
+//! * a server is returned only when it owes nothing, is between transactions, and either has no
+//!   session state or has exactly the settings that [`ServerState::settings`] says;
+//! * a message is forwarded unchanged unless it names a prepared statement.
+
+mod client_bytes;
+pub mod outbox;
+pub mod pipeline;
+pub mod probe;
+mod server_bytes;
+pub mod server_state;
+pub mod settings;
+pub mod statements;
+
+use std::sync::Arc;
+
+pub use client_bytes::Taken;
+pub use outbox::Outbox;
+pub use probe::{PinReason, Pins};
+pub use server_bytes::ServerFault;
+pub use server_state::ServerState;
+pub use settings::{Settings, SettingsInterner};
+pub use statements::StatementInterner;
+
+use self::{
+    pipeline::{Disposition, OnBehalf, Request},
+    probe::Findings,
+    server_state::{Streaming, UnnamedId},
+    statements::ClientStatements,
+};
+use crate::{
+    protocol::{
+        FrameError, FrontendTag, Malformed,
+        backend::TransactionStatus,
+        encode::{self, Report},
+        frame,
+    },
+    sql::{self, Effects},
+};
+
+/// Bytes of one client that are held while it has no server, and the largest message that is looked
+/// at whole. Beyond it a message is streamed.
+pub const HOLD_LIMIT: usize = 64 * 1024;
+
+/// How long a server stays with a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As long as the client is connected; nothing is tracked or rewritten.
+    Session,
+    /// For a transaction.
+    Transaction,
+    /// For a statement; transaction blocks are refused.
+    Statement,
+}
+
+/// What all sessions of the process share.
+#[derive(Debug, Default)]
+pub struct Interners {
+    /// Prepared statements.
+    pub statements: StatementInterner,
+    /// Sets of settings.
+    pub settings: SettingsInterner,
+}
+
+/// A client broke the protocol, or asked for what its pool mode does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// The bytes are no message.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A message does not have the shape its tag promises.
+    #[error("malformed {tag:?} message: {fault}")]
+    Malformed {
+        /// Which message.
+        tag: FrontendTag,
+        /// What is wrong with it.
+        fault: Malformed,
+    },
+    /// A message that has no place after authentication.
+    #[error("unexpected {0:?} message")]
+    Unexpected(FrontendTag),
+    /// A statement too long to be prepared by name.
+    #[error("statement text of {size} bytes is too long to be prepared by name (at most {limit})")]
+    StatementTooLong {
+        /// Size of the message.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// What to do next for a client that has no server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Wait for more bytes; the first so many are done with.
+    Wait(usize),
+    /// Get a server; the first so many bytes are done with.
+    NeedServer(usize),
+    /// The client has said goodbye.
+    Terminate,
+}
+
+/// Whether a server goes back to its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// It stays with the client.
+    Keep,
+    /// It is proved clean.
+    Return,
+}
+
+/// How much of a client's world an event destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The client has been told and can go on.
+    Statement,
+    /// The session cannot go on.
+    Session,
+}
+
+/// Where the client is in an extended-query batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Batch {
+    /// Between batches.
+    #[default]
+    Closed,
+    /// Messages were sent to the server whose Sync was not.
+    Open,
+    /// It failed without a server: everything up to the Sync is dropped.
+    Discarding,
+}
+
+/// The client's unnamed statement.
+#[derive(Debug, Default)]
+struct UnnamedStatement {
+    serial: u64,
+    /// The Parse message that made it; empty when there is none.
+    parse: Vec<u8>,
+    effects: Effects,
+}
+
+/// One client's protocol state.
+#[derive(Debug)]
+pub struct Session {
+    id: u64,
+    mode: Mode,
+    interners: Arc<Interners>,
+    statements: ClientStatements,
+    unnamed: UnnamedStatement,
+    settings: Arc<Settings>,
+    startup: Arc<Settings>,
+    env: sql::Env,
+    batch: Batch,
+    streaming: Option<Streaming>,
+    /// How far [`Session::plan`] has scanned what it was shown.
+    scanned: usize,
+    /// What the statements since the last probe may have done to the server's session state.
+    touched: Effects,
+    /// Names of settings that a probe has to ask for one by one.
+    custom_settings: Vec<Box<[u8]>>,
+    findings: Option<Box<Findings>>,
+    pins: Pins,
+    /// The error of a statement that we prepared for the client, to be told in place of the next.
+    deferred_error: Option<Box<[u8]>>,
+}
+
+impl Session {
+    /// A session that begins with the settings of its startup packet. `id` is never used twice.
+    pub fn new(id: u64, mode: Mode, interners: Arc<Interners>, startup: Arc<Settings>) -> Self {
+        let env = sql::Env::default();
+        Self {
+            id,
+            mode,
+            interners,
+            statements: ClientStatements::default(),
+            unnamed: UnnamedStatement::default(),
+            settings: Arc::clone(&startup),
+            startup,
+            env,
+            batch: Batch::Closed,
+            streaming: None,
+            scanned: 0,
+            touched: Effects::NONE,
+            custom_settings: Vec::new(),
+            findings: None,
+            pins: Pins::NONE,
+            deferred_error: None,
+        }
+    }
+
+    /// Why the server is kept beyond the transaction.
+    pub fn pins(&self) -> Pins {
+        self.pins
+    }
+
+    /// How many statements the client has prepared by name.
+    pub fn prepared_statements(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// The session's settings.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Looks at what a client without a server has sent. Local answers are appended to `to_client`.
+    ///
+    /// A server is asked for only when a whole unit has arrived (a Query, or a batch up to its Sync or
+    /// Flush), so that half a message holds nothing; or when the unit is larger than [`HOLD_LIMIT`].
+    pub fn plan(
+        &mut self,
+        data: &[u8],
+        max_packet_size: u32,
+        to_client: &mut Vec<u8>,
+    ) -> Result<Plan, Violation> {
+        let mut done = 0;
+        let mut at = std::mem::take(&mut self.scanned);
+        loop {
+            if let Some(dropped) = self.drop_streaming(data.len() - done) {
+                done += dropped;
+                at = done;
+                continue;
+            }
+            let Some(frame) = frame::frontend(&data[at..], max_packet_size)? else {
+                break;
+            };
+            let is_first = at == done;
+            match frame.tag {
+                FrontendTag::Password => return Err(Violation::Unexpected(frame.tag)),
+                FrontendTag::Terminate => return Ok(Plan::Terminate),
+                _ if self.batch == Batch::Discarding => {
+                    if frame.tag == FrontendTag::Sync {
+                        self.batch = Batch::Closed;
+                        encode::ready_for_query(to_client, TransactionStatus::Idle);
+                    }
+                    done += self.drop_message(frame.bytes.len(), frame.size);
+                    at = done;
+                    continue;
+                }
+                // COPY data that comes after its COPY has failed, as PostgreSQL ignores it.
+                FrontendTag::CopyData | FrontendTag::CopyDone | FrontendTag::CopyFail => {
+                    if is_first {
+                        done += self.drop_message(frame.bytes.len(), frame.size);
+                        at = done;
+                        continue;
+                    }
+                }
+                FrontendTag::Flush if is_first => {
+                    done += frame.size.min(frame.bytes.len());
+                    at = done;
+                    continue;
+                }
+                FrontendTag::Sync if is_first => {
+                    encode::ready_for_query(to_client, TransactionStatus::Idle);
+                    done += frame.size;
+                    at = done;
+                    continue;
+                }
+                FrontendTag::Query
+                | FrontendTag::FunctionCall
+                | FrontendTag::Sync
+                | FrontendTag::Flush
+                    if frame.is_whole() =>
+                {
+                    return Ok(Plan::NeedServer(done));
+                }
+                _ => {}
+            }
+            if !frame.is_whole() {
+                break;
+            }
+            at += frame.size;
+        }
+        if data.len() - done >= HOLD_LIMIT {
+            return Ok(Plan::NeedServer(done));
+        }
+        self.scanned = at - done;
+        Ok(Plan::Wait(done))
+    }
+
+    /// Gives the session a server. What the server must be told first is appended to `to_server`, so
+    /// that it leaves in one write with the client's own message.
+    pub fn attach(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
+        debug_assert!(server.is_clean(), "only clean servers are handed out");
+        if self.mode == Mode::Session || Arc::ptr_eq(&server.settings, &self.settings) {
+            return;
+        }
+        let count = Settings::reconcile(&server.settings, &self.settings, to_server);
+        for _ in 0..count {
+            server
+                .pipeline
+                .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
+        }
+        server.settings = Arc::clone(&self.settings);
+    }
+
+    /// Whether the server goes back to its pool now.
+    #[inline]
+    pub fn release(&mut self, server: &ServerState) -> Release {
+        let keep = self.mode == Mode::Session
+            || !server.is_clean()
+            || self.batch != Batch::Closed
+            || self.streaming.is_some()
+            || !self.touched.is_empty()
+            || !self.pins.is_empty();
+        if keep { Release::Keep } else { Release::Return }
+    }
+
+    /// Whether the client is in a transaction, or in the middle of a request.
+    pub fn is_busy(&self, server: &ServerState) -> bool {
+        !server.is_clean() || self.batch != Batch::Closed || self.streaming.is_some()
+    }
+
+    /// The server is gone. Appends to `to_client` what the client is still owed: an error and a
+    /// ReadyForQuery for each request under way; or the farewell, when the session's state is lost
+    /// with the server.
+    pub fn on_server_lost(
+        &mut self,
+        server: &ServerState,
+        report: &Report<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Damage {
+        let is_mid_message = server.streaming.is_some_and(|s| s.forward);
+        if is_mid_message {
+            return Damage::Session;
+        }
+        let awaited = server.pipeline.awaited();
+        let state_lost = server.status != TransactionStatus::Idle
+            || !self.pins.is_empty()
+            || self.mode == Mode::Session;
+        if state_lost {
+            encode::report(
+                to_client,
+                &Report {
+                    severity: encode::Severity::Fatal,
+                    ..*report
+                },
+            );
+            return Damage::Session;
+        }
+        for _ in 0..awaited.ready_for_query {
+            encode::report(to_client, report);
+            encode::ready_for_query(to_client, TransactionStatus::Idle);
+        }
+        if awaited.open_batch || self.batch == Batch::Open {
+            if !server.pipeline.ignores_until_sync() {
+                encode::report(to_client, report);
+            }
+            self.batch = Batch::Discarding;
+        }
+        if let Some(streaming) = &mut self.streaming {
+            streaming.forward = false;
+        }
+        self.forget_attachment();
+        Damage::Statement
+    }
+
+    /// No server can be had for what `data` begins with. Appends the error and, where the unit is
+    /// whole, its ReadyForQuery; answers how many bytes are done with.
+    pub fn refuse(
+        &mut self,
+        data: &[u8],
+        max_packet_size: u32,
+        report: &Report<'_>,
+        to_client: &mut Vec<u8>,
+    ) -> Result<usize, Violation> {
+        encode::report(to_client, report);
+        self.scanned = 0;
+        let mut at = 0;
+        while let Some(frame) = frame::frontend(&data[at..], max_packet_size)? {
+            at += self.drop_message(frame.bytes.len(), frame.size);
+            match frame.tag {
+                FrontendTag::Query | FrontendTag::FunctionCall | FrontendTag::Sync => {
+                    encode::ready_for_query(to_client, TransactionStatus::Idle);
+                    return Ok(at);
+                }
+                _ => {}
+            }
+        }
+        self.batch = Batch::Discarding;
+        Ok(at)
+    }
+
+    /// What was known of a server that is no longer attached.
+    fn forget_attachment(&mut self) {
+        self.touched = Effects::NONE;
+        self.custom_settings = Vec::new();
+        self.findings = None;
+        self.pins = Pins::NONE;
+        self.deferred_error = None;
+    }
+
+    /// Drops what is at hand of a message that is not forwarded; the rest is dropped as it comes.
+    fn drop_message(&mut self, at_hand: usize, size: usize) -> usize {
+        if at_hand < size {
+            self.streaming = Some(Streaming {
+                remaining: size - at_hand,
+                forward: false,
+            });
+        }
+        at_hand
+    }
+
+    /// While a dropped message is passing through: how much of `available` bytes belongs to it.
+    fn drop_streaming(&mut self, available: usize) -> Option<usize> {
+        let streaming = self.streaming.as_mut()?;
+        if available == 0 {
+            return None;
+        }
+        let dropped = streaming.remaining.min(available);
+        streaming.remaining -= dropped;
+        if streaming.remaining == 0 {
+            self.streaming = None;
+        }
+        Some(dropped)
+    }
+
+    fn unnamed_id(&self) -> UnnamedId {
+        UnnamedId {
+            client: self.id,
+            serial: self.unnamed.serial,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Asking a server what session state it was left with.
+//!
+//! Whether a SET was rolled back, an advisory lock released or a temporary table dropped is known to
+//! PostgreSQL and hard to derive from outside (savepoints, functions, `ON COMMIT DROP`). So nothing is
+//! derived: text only tells that there *may* be state, and then one query at the end of the
+//! transaction answers for all of it. What it reports is either tracked (settings) or pins.
+//! (docs/adr/0004)
+
+use crate::protocol::{Malformed, backend};
+
+use super::settings::{Settings, append_literal};
+
+/// Kinds of session state that keep a server with its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PinReason {
+    /// Session-level advisory locks are held.
+    AdvisoryLock,
+    /// Temporary tables or other temporary objects exist.
+    TemporaryObject,
+    /// Cursors declared WITH HOLD are open.
+    HoldCursor,
+    /// Channels are listened on.
+    Listen,
+    /// Statements were prepared in a way that could not be followed.
+    PreparedStatement,
+    /// State that no query shows: LOAD, setseed, dblink connections.
+    Opaque,
+    /// The server could not be asked what state it has.
+    Unproved,
+}
+
+impl PinReason {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::AdvisoryLock,
+        Self::TemporaryObject,
+        Self::HoldCursor,
+        Self::Listen,
+        Self::PreparedStatement,
+        Self::Opaque,
+        Self::Unproved,
+    ];
+
+    /// The stable name that the console and the metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AdvisoryLock => "advisory_lock",
+            Self::TemporaryObject => "temporary_object",
+            Self::HoldCursor => "hold_cursor",
+            Self::Listen => "listen",
+            Self::PreparedStatement => "prepared_statement",
+            Self::Opaque => "opaque",
+            Self::Unproved => "unproved",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << (self as u8)
+    }
+}
+
+/// The reasons for which a server is kept with its client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pins(u8);
+
+impl Pins {
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether `reason` is among them.
+    pub fn contains(self, reason: PinReason) -> bool {
+        self.0 & reason.bit() != 0
+    }
+
+    /// Adds a reason.
+    pub fn insert(&mut self, reason: PinReason) {
+        self.0 |= reason.bit();
+    }
+
+    /// The reasons.
+    pub fn iter(self) -> impl Iterator<Item = PinReason> {
+        PinReason::ALL
+            .into_iter()
+            .filter(move |reason| self.contains(*reason))
+    }
+}
+
+/// The text of the probe. `login_user` is whom the server connection logged in as; `custom` are the
+/// names of settings that `pg_settings` may not list, because no extension has declared them.
+pub fn query<'a>(login_user: &[u8], custom: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut text = b"SELECT 's', name::pg_catalog.text, setting FROM pg_catalog.pg_settings WHERE source = 'session' \
+        UNION ALL SELECT 's', 'role', r FROM pg_catalog.current_setting('role') r WHERE r <> 'none' \
+        UNION ALL SELECT 's', 'session_authorization', u FROM \
+          pg_catalog.current_setting('session_authorization') u WHERE u <> "
+        .to_vec();
+    append_literal(&mut text, login_user);
+    for name in custom {
+        text.extend_from_slice(b" UNION ALL SELECT 's', ");
+        append_literal(&mut text, name);
+        text.extend_from_slice(b", c FROM pg_catalog.current_setting(");
+        append_literal(&mut text, name);
+        text.extend_from_slice(b", true) c WHERE c IS NOT NULL");
+    }
+    text.extend_from_slice(
+        b" UNION ALL SELECT 'l', '', '' FROM pg_catalog.pg_locks \
+             WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() \
+          UNION ALL SELECT 't', '', '' FROM pg_catalog.pg_class \
+             WHERE relnamespace = pg_catalog.pg_my_temp_schema() \
+          UNION ALL SELECT 'h', '', '' FROM pg_catalog.pg_cursors WHERE is_holdable \
+          UNION ALL SELECT 'n', '', '' FROM pg_catalog.pg_listening_channels() \
+          UNION ALL SELECT 'p', '', '' FROM pg_catalog.pg_prepared_statements \
+             WHERE pg_catalog.left(name, 7) <> 'pgweir_'",
+    );
+    text
+}
+
+/// What a probe has reported so far.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Settings of the session.
+    pub settings: Settings,
+    /// What pins.
+    pub pins: Pins,
+}
+
+impl Findings {
+    /// Takes the DataRow `body`.
+    pub fn add(&mut self, body: &[u8]) -> Result<(), Malformed> {
+        let row = backend::data_row(body)?;
+        let [Some([kind]), Some(name), value] = row[..] else {
+            return Err(Malformed::UndefinedValue("probe row"));
+        };
+        let reason = match kind {
+            b's' => {
+                self.settings.insert(name, value.unwrap_or_default());
+                return Ok(());
+            }
+            b'l' => PinReason::AdvisoryLock,
+            b't' => PinReason::TemporaryObject,
+            b'h' => PinReason::HoldCursor,
+            b'n' => PinReason::Listen,
+            b'p' => PinReason::PreparedStatement,
+            _ => return Err(Malformed::UndefinedValue("probe row")),
+        };
+        self.pins.insert(reason);
+        Ok(())
+    }
+}

@@ -1,0 +1,351 @@
+//! Prepared statements: what a client calls them, what a server has of them.
+//!
+//! A client's name maps to a [`Statement`] that is shared by everybody who prepared the same text
+//! with the same parameter types under the same planner-relevant settings. On a server it has a name
+//! of ours, so that one parse serves every client. Which server has which statements is a
+//! [`ServerStatements`], bounded, the least recently used one going first.
+//!
+//! Names are optimistic: they are entered when a Parse is sent, and taken back when it fails.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use hashbrown::{Equivalent, HashMap};
+
+use crate::sql;
+
+/// How every server-side statement name of ours begins.
+pub const NAME_PREFIX: &str = "pgweir_";
+
+/// Identity of a [`Statement`] within the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StatementId(u64);
+
+/// A prepared statement, shared by all who prepared the same.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its identity.
+    pub id: StatementId,
+    /// Its name on every server that has it.
+    pub name: Box<[u8]>,
+    /// Its source.
+    pub source: Source,
+    /// What its text was found to be, once, when it was prepared.
+    pub facts: sql::Facts,
+}
+
+/// What a statement is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A Parse message.
+    Parse {
+        /// The text.
+        text: Box<[u8]>,
+        /// Parameter types as in the message.
+        types: Box<[u8]>,
+        /// Planner-relevant settings at that time.
+        settings: Box<[u8]>,
+    },
+    /// An SQL `PREPARE`, cut where its name stood.
+    Prepare {
+        /// The text up to the name.
+        before: Box<[u8]>,
+        /// The text behind the name.
+        after: Box<[u8]>,
+        /// Planner-relevant settings at that time.
+        settings: Box<[u8]>,
+    },
+}
+
+impl Statement {
+    /// The text of the `PREPARE` that makes this statement, if that is how it is made.
+    pub fn prepare_text(&self) -> Option<Vec<u8>> {
+        match &self.source {
+            Source::Parse { .. } => None,
+            Source::Prepare { before, after, .. } => {
+                Some([&**before, &*self.name, &**after].concat())
+            }
+        }
+    }
+}
+
+/// A [`Source::Parse`] that owns nothing, to look one up without an allocation.
+#[derive(Hash)]
+struct ParseKey<'a> {
+    text: &'a [u8],
+    types: &'a [u8],
+    settings: &'a [u8],
+}
+
+#[derive(PartialEq, Eq, Debug)]
+struct Key(Source);
+
+impl std::hash::Hash for Key {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        match &self.0 {
+            Source::Parse {
+                text,
+                types,
+                settings,
+            } => {
+                ParseKey {
+                    text,
+                    types,
+                    settings,
+                }
+                .hash(state);
+            }
+            Source::Prepare {
+                before,
+                after,
+                settings,
+            } => {
+                ParseKey {
+                    text: before,
+                    types: after,
+                    settings,
+                }
+                .hash(state);
+            }
+        }
+    }
+}
+
+impl Equivalent<Key> for ParseKey<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        matches!(&key.0, Source::Parse { text, types, settings }
+            if **text == *self.text && **types == *self.types && **settings == *self.settings)
+    }
+}
+
+/// Every statement that some client or server holds, once. Touched by Parse, never by Bind.
+#[derive(Debug, Default)]
+pub struct StatementInterner {
+    statements: Mutex<HashMap<Key, Arc<Statement>, foldhash::quality::RandomState>>,
+    next: AtomicU64,
+}
+
+/// Below this many statements, unused ones are not looked for.
+const PRUNE_ABOVE: usize = 256;
+
+impl StatementInterner {
+    /// The shared statement of a Parse message. `facts` is asked only for one not seen before.
+    pub fn parse(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        settings: &[u8],
+        facts: impl FnOnce() -> sql::Facts,
+    ) -> Arc<Statement> {
+        let statements = self
+            .statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = statements.get(&ParseKey {
+            text,
+            types,
+            settings,
+        }) {
+            return Arc::clone(statement);
+        }
+        drop(statements);
+        let source = Source::Parse {
+            text: text.into(),
+            types: types.into(),
+            settings: settings.into(),
+        };
+        self.add(source, facts())
+    }
+
+    /// The shared statement of an SQL `PREPARE` whose name stood between `before` and `after`.
+    pub fn prepare(
+        &self,
+        before: &[u8],
+        after: &[u8],
+        settings: Box<[u8]>,
+        facts: sql::Facts,
+    ) -> Arc<Statement> {
+        let source = Source::Prepare {
+            before: before.into(),
+            after: after.into(),
+            settings,
+        };
+        self.add(source, facts)
+    }
+
+    fn add(&self, source: Source, facts: sql::Facts) -> Arc<Statement> {
+        let mut statements = self
+            .statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = statements.get(&Key(source.clone())) {
+            return Arc::clone(statement);
+        }
+        if statements.len() >= PRUNE_ABOVE && statements.len() == statements.capacity() {
+            statements.retain(|_, statement| Arc::strong_count(statement) > 1);
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("{NAME_PREFIX}{id}").into_bytes().into();
+        let statement = Arc::new(Statement {
+            id: StatementId(id),
+            name,
+            source: source.clone(),
+            facts,
+        });
+        statements.insert(Key(source), Arc::clone(&statement));
+        statement
+    }
+
+    /// How many statements are held.
+    pub fn len(&self) -> usize {
+        self.statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A client's names for its statements. Empty and without heap until the first one.
+#[derive(Debug, Default)]
+pub struct ClientStatements {
+    by_name: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+}
+
+impl ClientStatements {
+    /// The statement that the client calls `name`.
+    #[inline]
+    pub fn named(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.by_name.get(name)
+    }
+
+    /// Gives `name` to a statement.
+    pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) {
+        self.by_name.insert(name.into(), statement);
+    }
+
+    /// Takes `name` away.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        self.by_name.remove(name)
+    }
+
+    /// Takes `name` away if it still means the statement `id`.
+    pub fn remove_if(&mut self, name: &[u8], id: StatementId) {
+        if self
+            .by_name
+            .get(name)
+            .is_some_and(|statement| statement.id == id)
+        {
+            self.by_name.remove(name);
+        }
+    }
+
+    /// Takes all names away.
+    pub fn clear(&mut self) {
+        self.by_name = HashMap::default();
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// What the client calls the statement that a server calls `server_name`.
+    pub fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
+        self.by_name
+            .iter()
+            .find(|(_, statement)| *statement.name == *server_name)
+            .map(|(name, _)| &**name)
+    }
+}
+
+/// The statements that one server has, by use.
+#[derive(Debug)]
+pub struct ServerStatements {
+    held: HashMap<StatementId, Held, foldhash::fast::RandomState>,
+    limit: usize,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    statement: Arc<Statement>,
+    used: u64,
+}
+
+impl ServerStatements {
+    /// None, and never more than `limit` (`max_prepared_statements`).
+    pub fn new(limit: usize) -> Self {
+        Self {
+            held: HashMap::default(),
+            limit: limit.max(1),
+            clock: 0,
+        }
+    }
+
+    /// Whether the server has it; counts as a use.
+    #[inline]
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.clock += 1;
+        match self.held.get_mut(&id) {
+            Some(held) => {
+                held.used = self.clock;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Enters a statement; answers the one that has to make room for it.
+    pub fn insert(&mut self, statement: &Arc<Statement>) -> Option<Arc<Statement>> {
+        self.clock += 1;
+        let evicted = (self.held.len() >= self.limit && !self.held.contains_key(&statement.id))
+            .then(|| {
+                self.held
+                    .iter()
+                    .min_by_key(|(_, held)| held.used)
+                    .map(|(id, _)| *id)
+            })
+            .flatten()
+            .and_then(|id| self.held.remove(&id));
+        self.held.insert(
+            statement.id,
+            Held {
+                statement: Arc::clone(statement),
+                used: self.clock,
+            },
+        );
+        evicted.map(|held| held.statement)
+    }
+
+    /// Takes a statement back that turned out not to be there.
+    pub fn remove(&mut self, id: StatementId) {
+        self.held.remove(&id);
+    }
+
+    /// The server has dropped all of them.
+    pub fn clear(&mut self) {
+        self.held.clear();
+    }
+
+    /// How many the server has.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
