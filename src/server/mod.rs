@@ -1,1 +1,15 @@
-//! (being built)
+//! One connection to PostgreSQL: login, life, cancel, and cleaning up after a client that left.
+//!
+//! Knows its peer and what is in flight on it; does not know pools, clients or routing.
+
+pub mod cancel;
+pub mod connect;
+pub mod connect_error;
+pub mod connection;
+pub mod derivations;
+pub mod login;
+pub mod recover;
+
+pub use cancel::CancelTarget;
+pub use connection::{Server, ServerRecord, ServerState};
+pub use login::ServerLogin;

@@ -242,9 +242,14 @@ impl Pipeline {
         awaited
     }
 
-    /// Forgets everything that is owed.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// Whether the server is left in the middle of a batch whose Sync was not sent.
+    pub fn ends_in_open_batch(&self) -> bool {
+        let last = self.expected.back().map(|expected| &expected.request);
+        self.phase == Phase::IgnoringUntilSync
+            || !matches!(
+                last,
+                None | Some(Request::Query | Request::FunctionCall | Request::Sync)
+            )
     }
 
     /// Fits a server's message to the oldest request.

@@ -67,6 +67,16 @@ impl Pins {
     /// None.
     pub const NONE: Self = Self(0);
 
+    /// As one number, for those who pass it on.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From such a number.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// Whether there is none.
     pub fn is_empty(self) -> bool {
         self.0 == 0

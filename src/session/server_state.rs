@@ -2,8 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{pipeline::Pipeline, settings::Settings, statements::ServerStatements};
-use crate::protocol::backend::TransactionStatus;
+use super::{
+    pipeline::{Disposition, OnBehalf, Pipeline, Request, Step},
+    server_bytes::ServerFault,
+    settings::Settings,
+    statements::ServerStatements,
+};
+use crate::protocol::{
+    BackendTag, Frame,
+    backend::{self, TransactionStatus},
+    encode, frame,
+};
 
 /// Which unnamed statement a server has: a number that is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,5 +78,108 @@ impl ServerState {
         self.status == TransactionStatus::Idle
             && self.pipeline.is_quiescent()
             && self.streaming.is_none()
+    }
+}
+
+/// What a server without a client still has to be told before it can be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Nothing but to wait for the replies that it owes.
+    Drain,
+    /// It is in a transaction block.
+    Rollback,
+    /// Nothing.
+    Done,
+}
+
+impl ServerState {
+    /// Takes what the server sent while it has no client: every reply is dropped. Answers how many
+    /// bytes are done with.
+    pub fn discard(&mut self, data: &[u8]) -> Result<usize, ServerFault> {
+        let mut at = 0;
+        while at < data.len() {
+            if let Some(streaming) = &mut self.streaming {
+                let size = streaming.remaining.min(data.len() - at);
+                streaming.remaining -= size;
+                at += size;
+                if streaming.remaining == 0 {
+                    self.streaming = None;
+                }
+                continue;
+            }
+            let Some(frame) = frame::backend(&data[at..])? else { break };
+            let needs_body = matches!(frame.tag, BackendTag::ReadyForQuery);
+            if needs_body && !frame.is_whole() {
+                break;
+            }
+            self.discard_message(&frame)?;
+            while self.pipeline.next_fake().is_some() {}
+            let at_hand = frame.bytes.len();
+            if at_hand < frame.size {
+                let remaining = frame.size - at_hand;
+                self.streaming = Some(Streaming { remaining, forward: false });
+            }
+            at += at_hand;
+        }
+        Ok(at)
+    }
+
+    fn discard_message(&mut self, frame: &Frame<'_, BackendTag>) -> Result<(), ServerFault> {
+        match self.pipeline.on_message(frame.tag)? {
+            Step::Unsolicited(None) if frame.tag == BackendTag::ErrorResponse => {
+                Err(ServerFault::Fatal(frame.body().into()))
+            }
+            Step::Void(voided) => {
+                for expected in voided {
+                    if let Request::Parse { statement: Some(statement), .. } = expected.request {
+                        self.statements.remove(statement.id);
+                    }
+                }
+                Ok(())
+            }
+            _ => {
+                if frame.tag == BackendTag::ReadyForQuery {
+                    self.status = backend::ready_for_query(frame.body())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What has to be sent so that the server ends what its client began: a COPY, a batch. Whatever
+    /// it answers is expected from now on.
+    pub fn interrupt(&mut self, to_server: &mut Vec<u8>) {
+        if self.pipeline.is_copy_in() {
+            encode::copy_fail(to_server, b"client has gone");
+            self.pipeline.end_copy_in();
+        }
+        if self.pipeline.ends_in_open_batch() {
+            encode::sync(to_server);
+            self.pipeline.push(Request::Sync, Disposition::Skip(OnBehalf::Settings));
+        }
+    }
+
+    /// What is left to do now.
+    pub fn cleanup(&self) -> Cleanup {
+        if !self.pipeline.is_quiescent() || self.streaming.is_some() {
+            Cleanup::Drain
+        } else if self.status == TransactionStatus::Idle {
+            Cleanup::Done
+        } else {
+            Cleanup::Rollback
+        }
+    }
+
+    /// Asks the server to run `text`; its reply is expected from now on.
+    pub fn ask(&mut self, text: &[u8], to_server: &mut Vec<u8>) {
+        encode::query(to_server, text);
+        self.pipeline.push(Request::Query, Disposition::Skip(OnBehalf::Settings));
+    }
+
+    /// The server has been told DISCARD ALL: nothing is left of any session on it.
+    pub fn on_discard_all(&mut self, defaults: Arc<Settings>) {
+        self.statements.clear();
+        self.unnamed = Unnamed::None;
+        self.settings = defaults;
     }
 }

@@ -1,0 +1,321 @@
+//! Every client of the process: what the console shows of it, and how it is poked.
+//!
+//! A client is served by one task, which alone touches its connections. Whoever wants something of it
+//! (a cancel request, a timeout, KILL_CLIENT, shutdown) sets a signal and wakes the task. The lock of
+//! the registry is taken at login and logout and by those who look at all clients, never by a query.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use tokio::time::Instant;
+
+use super::Pool;
+
+/// Something that a client's task is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Signal {
+    /// Cancel what the client is running or waiting for.
+    Cancel = 1,
+    /// Its deadline has passed.
+    Deadline = 2,
+    /// End it when it is between transactions.
+    Drain = 4,
+    /// End it now.
+    Kill = 8,
+}
+
+/// Signals that have been set and not been seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals(u8);
+
+impl Signals {
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether `signal` is among them.
+    pub fn contains(self, signal: Signal) -> bool {
+        self.0 & signal as u8 != 0
+    }
+}
+
+/// What a client is doing, with the names of `SHOW CLIENTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ClientState {
+    /// It has no server and wants none.
+    Idle,
+    /// It waits for a server.
+    Waiting,
+    /// It has a server.
+    Active,
+}
+
+impl ClientState {
+    const ALL: [Self; 3] = [Self::Idle, Self::Waiting, Self::Active];
+
+    /// As `SHOW CLIENTS` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Active => "active",
+        }
+    }
+}
+
+/// Where a client comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A TCP connection.
+    Tcp {
+        /// Its address.
+        peer: SocketAddr,
+        /// Ours.
+        local: SocketAddr,
+    },
+    /// A Unix socket.
+    Unix,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct ClientRecord {
+    /// Never used twice within the process.
+    pub id: u64,
+    /// Its pool, with the names of its database and user.
+    pub pool: Arc<Pool>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// TLS protocol and cipher; empty without TLS.
+    pub tls: Box<str>,
+    /// When it logged in, in seconds since 1970.
+    pub connected_at_unix: u64,
+    /// What it called itself at login.
+    pub application_name: Box<str>,
+    /// When it last asked for a server, in milliseconds of [`Clients::now`].
+    pub requested_at: AtomicU64,
+    /// The server it has; 0 for none.
+    pub server: AtomicU64,
+    /// Statements that it has prepared by name.
+    pub prepared_statements: AtomicUsize,
+    /// Why it keeps its server beyond the transaction: bits of [`crate::session::Pins`].
+    pub pins: AtomicU8,
+    state: AtomicU8,
+    signals: AtomicU8,
+    /// When [`Signal::Deadline`] is due, in milliseconds of [`Clients::now`]; 0 for never.
+    deadline: AtomicU64,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl ClientRecord {
+    /// What it is doing.
+    pub fn state(&self) -> ClientState {
+        ClientState::ALL[usize::from(self.state.load(Ordering::Relaxed))]
+    }
+
+    /// Says what it is doing.
+    pub fn set_state(&self, state: ClientState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Whom to wake when a signal is set.
+    pub fn register(&self, waker: &Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+
+    /// Asks the client's task for something.
+    pub fn signal(&self, signal: Signal) {
+        self.signals.fetch_or(signal as u8, Ordering::AcqRel);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether a signal is set.
+    #[inline]
+    pub fn has_signals(&self) -> bool {
+        self.signals.load(Ordering::Acquire) != 0
+    }
+
+    /// Takes the signals that are set.
+    pub fn take_signals(&self) -> Signals {
+        Signals(self.signals.swap(0, Ordering::AcqRel))
+    }
+
+    /// Sets or clears the deadline, in milliseconds of [`Clients::now`].
+    pub fn set_deadline(&self, deadline: Option<u64>) {
+        self.deadline.store(deadline.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// What a client is known by when it logs in.
+#[derive(Debug)]
+pub struct NewClient {
+    /// Its pool.
+    pub pool: Arc<Pool>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// TLS protocol and cipher; empty without TLS.
+    pub tls: Box<str>,
+    /// What it called itself.
+    pub application_name: Box<str>,
+    /// Seconds since 1970.
+    pub connected_at_unix: u64,
+}
+
+/// A cancel key as BackendKeyData tells it to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientKey {
+    /// Stands for the client and for this process.
+    pub process_id: i32,
+    /// A MAC over that and the client's number: 4 bytes of it are told in protocol 3.0, all in 3.2.
+    pub secret: [u8; 32],
+}
+
+/// Bytes of the secret in protocol 3.0.
+pub const SHORT_SECRET: usize = 4;
+
+/// All clients.
+#[derive(Debug)]
+pub struct Clients {
+    by_key: Mutex<HashMap<u32, Arc<ClientRecord>>>,
+    next: AtomicU64,
+    next_key: AtomicU32,
+    secret: [u8; 32],
+    started: Instant,
+}
+
+impl Clients {
+    /// None yet. `secret` is random and makes cancel keys unguessable.
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self {
+            by_key: Mutex::new(HashMap::new()),
+            next: AtomicU64::new(1),
+            next_key: AtomicU32::new(1),
+            secret,
+            started: Instant::now(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<ClientRecord>>> {
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the process began; never 0.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// `timeout` from now, as a deadline.
+    pub fn after(&self, timeout: Duration) -> u64 {
+        self.now().saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<ClientRecord>> {
+        self.lock().values().map(Arc::clone).collect()
+    }
+
+    /// Enters a client and gives it its cancel key.
+    pub fn enter(&self, client: NewClient) -> (Arc<ClientRecord>, ClientKey) {
+        let record = Arc::new(ClientRecord {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            pool: client.pool,
+            origin: client.origin,
+            tls: client.tls,
+            connected_at_unix: client.connected_at_unix,
+            application_name: client.application_name,
+            requested_at: AtomicU64::new(0),
+            server: AtomicU64::new(0),
+            prepared_statements: AtomicUsize::new(0),
+            pins: AtomicU8::new(0),
+            state: AtomicU8::new(ClientState::Idle as u8),
+            signals: AtomicU8::new(0),
+            deadline: AtomicU64::new(0),
+            waker: Mutex::new(None),
+        });
+        let mut by_key = self.lock();
+        let key = loop {
+            let key = self.next_key.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
+            if key != 0 && !by_key.contains_key(&key) {
+                break key;
+            }
+        };
+        by_key.insert(key, Arc::clone(&record));
+        drop(by_key);
+        let process_id = i32::try_from(key).expect("31 bits");
+        (record, ClientKey { process_id, secret: self.mac(process_id) })
+    }
+
+    /// Takes a client out.
+    pub fn leave(&self, key: &ClientKey) {
+        if let Ok(key) = u32::try_from(key.process_id) {
+            self.lock().remove(&key);
+        }
+    }
+
+    /// The client that a CancelRequest means; `None` unless its secret is right.
+    pub fn by_cancel_key(&self, process_id: i32, secret: &[u8]) -> Option<Arc<ClientRecord>> {
+        let expected = self.mac(process_id);
+        let is_right = match secret.len() {
+            SHORT_SECRET => secret.ct_eq(&expected[..SHORT_SECRET]),
+            _ => secret.ct_eq(&expected),
+        };
+        let key = u32::try_from(process_id).ok()?;
+        if !bool::from(is_right) {
+            return None;
+        }
+        self.lock().get(&key).map(Arc::clone)
+    }
+
+    /// Signals every client whose deadline has passed.
+    pub fn signal_overdue(&self) {
+        let now = self.now();
+        let overdue: Vec<_> = self
+            .lock()
+            .values()
+            .filter(|client| {
+                let deadline = client.deadline.load(Ordering::Relaxed);
+                deadline != 0 && deadline <= now
+            })
+            .map(Arc::clone)
+            .collect();
+        for client in overdue {
+            client.set_deadline(None);
+            client.signal(Signal::Deadline);
+        }
+    }
+
+    /// A client's secret is never stored: it is computed from the key and the process's own secret.
+    fn mac(&self, process_id: i32) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any key length is fine");
+        mac.update(&process_id.to_be_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}

@@ -1,0 +1,110 @@
+//! How a pool's server connections come to be, and how their queries are cancelled.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Server, ServerRecord,
+    cancel::{CancelError, CancelTarget},
+    connect::{self, ConnectTarget},
+    connect_error::ConnectError,
+    connection::LoggedIn,
+    derivations::Derivations,
+};
+use crate::{
+    auth::Credentials,
+    config::Host,
+    net::Framed,
+    protocol::startup,
+    session::{ServerState, Settings},
+};
+
+/// Everything that a login needs.
+#[derive(Clone, Debug)]
+pub struct ServerLogin {
+    /// To what, and as whom.
+    pub target: ConnectTarget,
+    /// With what proof.
+    pub credentials: Credentials,
+    /// Who computes keys.
+    pub derivations: Arc<Derivations>,
+    /// `cancel_wait_timeout`.
+    pub cancel_timeout: Option<Duration>,
+    /// `max_prepared_statements`.
+    pub max_prepared_statements: usize,
+    /// SQL that every new connection runs first.
+    pub connect_query: Option<String>,
+}
+
+/// What the server told at login.
+pub type Parameters = Arc<[(Box<[u8]>, Box<[u8]>)]>;
+
+impl ServerLogin {
+    /// Whether connections made by `other` are as good.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let key = |login: &Self| {
+            let target = &login.target;
+            (
+                target.host.clone(),
+                target.port,
+                target.user.clone(),
+                target.database.clone(),
+                target.sslmode,
+                login.connect_query.clone(),
+                login.max_prepared_statements,
+            )
+        };
+        key(self) == key(other)
+    }
+
+    /// A new connection, ready for its first client. `id` is never used twice.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub async fn log_in(
+        self: &Arc<Self>,
+        id: u64,
+        defaults: &Arc<Settings>,
+    ) -> Result<(Box<Server>, Parameters), ConnectError> {
+        let connected =
+            connect::connect(&self.target, &self.credentials, &self.derivations).await?;
+        let key = connected.key;
+        let process_id = key.as_ref().map_or(0, |key| key.process_id);
+        let host = match &self.target.host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(directory) => directory.display().to_string(),
+        };
+        let record = ServerRecord::new(id, host, self.target.port, process_id, &connected.stream);
+        let user = self.target.user.as_bytes();
+        let state = ServerState::new(user, Arc::clone(defaults), self.max_prepared_statements);
+        let cancel = CancelTarget {
+            login: Arc::clone(self),
+            process_id,
+            secret: key.map(|key| key.secret.into()).unwrap_or_default(),
+        };
+        let server = LoggedIn { stream: connected.stream, state, cancel, record };
+        let parameters = connected
+            .parameters
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        Ok((Server::new(server, Instant::now(), 0), parameters))
+    }
+
+    /// Sends a cancel request and waits until the server has closed the connection.
+    pub(super) async fn send_cancel(
+        &self,
+        process_id: i32,
+        secret: &[u8],
+    ) -> Result<(), CancelError> {
+        let stream = connect::open(&self.target).await.map_err(CancelError::Connect)?;
+        let mut framed = Framed::new(stream, Vec::new());
+        let request = startup::cancel_request(process_id, secret);
+        framed.send(&request).await.map_err(CancelError::Io)?;
+        match framed.byte().await {
+            // It has nothing to say; closing is its answer.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
