@@ -1,0 +1,517 @@
+//! The vocabulary: what one look at a query string tells the pooler and the router.
+//!
+//! Values only. How they are found is told in [`super::statement`] and its neighbours.
+
+use std::ops::{BitOr, BitOrAssign, Range};
+
+/// A range of bytes of the classified text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Span {
+    /// Offset of the first byte.
+    pub start: u32,
+    /// Offset behind the last byte.
+    pub end: u32,
+}
+
+impl Span {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "texts are shorter than 4 GiB"
+    )]
+    pub(super) const fn new(start: usize, end: usize) -> Self {
+        Self {
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+
+    /// As a range, for slicing the text.
+    pub const fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// The bytes themselves. `text` must be the text that was classified.
+    pub fn of(self, text: &[u8]) -> &[u8] {
+        &text[self.range()]
+    }
+}
+
+/// What a query string is, for whoever must choose a server for it.
+///
+/// A string of several statements has the class that they share; if they differ it is [`Class::Write`], and
+/// [`Class::Unknown`] as soon as one of them is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Class {
+    /// No statement: blanks and comments only.
+    Empty,
+    /// Proved to change nothing and to answer alike on every server that holds the same data.
+    Read,
+    /// May change something, or may answer differently elsewhere; [`Facts::reason`] says which.
+    Write,
+    /// Opens a transaction block: see [`TxControl::Begin`].
+    Begin,
+    /// Any other statement that controls transactions: COMMIT, SAVEPOINT, SET TRANSACTION … (`PREPARE TRANSACTION` and
+    /// its kin are here too).
+    Transaction,
+    /// SET, RESET: changes a setting of the session or transaction and nothing else.
+    Set,
+    /// EXECUTE of a prepared statement, alone or under EXPLAIN: as harmless as the statement it names.
+    Execute,
+    /// Concerns the server connection, not the data: LISTEN, cursors, PREPARE, DEALLOCATE, DISCARD, LOAD.
+    Session,
+    /// Cannot be told; must be treated as anything at all.
+    Unknown,
+}
+
+/// Why a string got its class.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reason {
+    /// Every statement is a proved read.
+    ProvedRead,
+    /// There is no statement.
+    NoStatement,
+    /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY … FROM.
+    DataModifying,
+    /// `WITH x AS (INSERT …)`.
+    DataModifyingCte,
+    /// `SELECT … INTO table`.
+    SelectInto,
+    /// FOR UPDATE, FOR NO KEY UPDATE, FOR SHARE, FOR KEY SHARE.
+    LockingClause,
+    /// CREATE, ALTER, DROP, GRANT and the like.
+    DataDefinition,
+    /// VACUUM, ANALYZE, CHECKPOINT and the like; LOCK; NOTIFY; REFRESH.
+    ServerCommand,
+    /// COPY to or from a file or program of the server.
+    ServerFile,
+    /// CALL and DO: the text of the statement does not show what is done.
+    Procedure,
+    /// A built-in function that writes, or acts on the server.
+    VolatileFunction,
+    /// nextval, setval, currval, lastval.
+    SequenceFunction,
+    /// Any `pg_advisory_*` function: a lock on a replica excludes nobody.
+    AdvisoryLock,
+    /// `lo_*` functions.
+    LargeObject,
+    /// A function that assigns or inspects transaction ids, or exports a snapshot.
+    TransactionId,
+    /// A function or relation that answers for this very server or session (pg_is_in_recovery, pg_stat_activity).
+    ServerLocal,
+    /// A function that runs SQL given to it as a string (query_to_xml).
+    SqlInString,
+    /// set_config, setseed.
+    SessionFunction,
+    /// A function that nothing is known about.
+    UnknownFunction,
+    /// A function that the catalogue knows to be volatile.
+    CatalogueFunction,
+    /// A relation, type or operator that the catalogue knows a standby cannot serve or a read may write through.
+    CatalogueObject,
+    /// A name is written with escapes (`U&"…"`), so what it names is not seen.
+    EscapedName,
+    /// A temporary relation, by `pg_temp`.
+    TemporaryRelation,
+    /// Transaction control.
+    TransactionControl,
+    /// SET, RESET.
+    Setting,
+    /// A prepared statement is executed.
+    PreparedStatement,
+    /// The server connection is concerned.
+    SessionStatement,
+    /// Several statements that do not share a class.
+    MixedStatements,
+    /// A string, comment or quoted name does not end.
+    Unterminated,
+    /// No version of PostgreSQL accepts this text.
+    Malformed,
+    /// The first word begins no known statement.
+    UnknownStatement,
+    /// Longer than [`super::Env::max_len`].
+    TooLong,
+    /// `standard_conforming_strings` is off and a plain string holds a backslash.
+    BackslashInString,
+    /// The client encoding has bytes that look like ASCII inside characters, and the text is not pure ASCII.
+    UnsafeEncoding,
+}
+
+impl Reason {
+    /// A stable name for metrics and the console.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::ProvedRead => "proved_read",
+            Self::NoStatement => "no_statement",
+            Self::DataModifying => "data_modifying",
+            Self::DataModifyingCte => "data_modifying_cte",
+            Self::SelectInto => "select_into",
+            Self::LockingClause => "locking_clause",
+            Self::DataDefinition => "data_definition",
+            Self::ServerCommand => "server_command",
+            Self::ServerFile => "server_file",
+            Self::Procedure => "procedure",
+            Self::VolatileFunction => "volatile_function",
+            Self::SequenceFunction => "sequence_function",
+            Self::AdvisoryLock => "advisory_lock",
+            Self::LargeObject => "large_object",
+            Self::TransactionId => "transaction_id",
+            Self::ServerLocal => "server_local",
+            Self::SqlInString => "sql_in_string",
+            Self::SessionFunction => "session_function",
+            Self::UnknownFunction => "unknown_function",
+            Self::CatalogueFunction => "catalogue_function",
+            Self::CatalogueObject => "catalogue_object",
+            Self::EscapedName => "escaped_name",
+            Self::TemporaryRelation => "temporary_relation",
+            Self::TransactionControl => "transaction_control",
+            Self::Setting => "setting",
+            Self::PreparedStatement => "prepared_statement",
+            Self::SessionStatement => "session_statement",
+            Self::MixedStatements => "mixed_statements",
+            Self::Unterminated => "unterminated",
+            Self::Malformed => "malformed",
+            Self::UnknownStatement => "unknown_statement",
+            Self::TooLong => "too_long",
+            Self::BackslashInString => "backslash_in_string",
+            Self::UnsafeEncoding => "unsafe_encoding",
+        }
+    }
+}
+
+/// What a text may do to the state of the server session that runs it, as a set.
+///
+/// May name an effect that does not happen (that costs a look at the server); never misses one that the text itself
+/// causes. What a trigger, view or rule does behind the text is not seen here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Effects(u32);
+
+macro_rules! effects {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
+        impl Effects {
+            /// No effect.
+            pub const NONE: Self = Self(0);
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
+        }
+
+        impl std::fmt::Debug for Effects {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let mut set = f.debug_set();
+                $(if self.contains(Self::$name) {
+                    set.entry(&format_args!(stringify!($name)));
+                })*
+                set.finish()
+            }
+        }
+    };
+}
+
+effects! {
+    /// SET, RESET, SET SESSION CHARACTERISTICS for the session (not SET LOCAL, not SET TRANSACTION).
+    SETS = 0;
+    /// SET LOCAL: gone at the end of the transaction.
+    SETS_LOCAL = 1;
+    /// set_config(), for the session unless its third argument was seen to be true.
+    SET_CONFIG = 2;
+    /// SET/RESET ROLE, SET/RESET SESSION AUTHORIZATION, in any spelling.
+    SET_ROLE = 3;
+    /// LISTEN.
+    LISTEN = 4;
+    /// UNLISTEN.
+    UNLISTEN = 5;
+    /// A session-level advisory lock may be taken (not the transaction-level ones).
+    ADVISORY_LOCK = 6;
+    /// A session-level advisory lock may be given back.
+    ADVISORY_UNLOCK = 7;
+    /// A temporary table, view, sequence, function or replication slot may come to be.
+    TEMP_OBJECT = 8;
+    /// DECLARE … WITH HOLD.
+    HOLD_CURSOR = 9;
+    /// CLOSE.
+    CLOSE_CURSOR = 10;
+    /// PREPARE name AS ….
+    PREPARE = 11;
+    /// EXECUTE, also inside EXPLAIN and CREATE TABLE AS.
+    EXECUTE = 12;
+    /// DEALLOCATE.
+    DEALLOCATE = 13;
+    /// DISCARD.
+    DISCARD = 14;
+    /// LOAD.
+    LOAD = 15;
+    /// nextval or setval, which give the session something to ask for with currval and lastval.
+    SEQUENCE_USED = 16;
+    /// currval or lastval, which ask for what an earlier nextval left in this session.
+    SEQUENCE_STATE = 17;
+    /// setseed.
+    SETSEED = 18;
+    /// DO, CALL, a function that runs SQL from a string, and built-ins with session state of their own: anything.
+    OPAQUE = 19;
+    /// A call of a function that is no built-in: whatever its body does.
+    UNKNOWN_FUNCTION = 20;
+    /// The schema may change.
+    DDL = 21;
+    /// Objects may vanish (DROP).
+    DROP = 22;
+    /// A cursor is declared, fetched from or moved.
+    CURSOR = 23;
+    /// Contains transaction control, so that a later statement may run in another transaction than an earlier one.
+    TRANSACTION = 24;
+    /// The text could not be understood: anything.
+    UNKNOWN = 25;
+}
+
+impl Effects {
+    /// Are all effects of `other` in this set?
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Is any effect of `other` in this set?
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Nothing at all?
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Both together, where `|` cannot be used.
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOr for Effects {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        self.with(other)
+    }
+}
+
+impl BitOrAssign for Effects {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = self.with(other);
+    }
+}
+
+/// Isolation levels as they are written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Isolation {
+    /// READ UNCOMMITTED (PostgreSQL treats it as READ COMMITTED).
+    ReadUncommitted,
+    /// READ COMMITTED
+    ReadCommitted,
+    /// REPEATABLE READ
+    RepeatableRead,
+    /// SERIALIZABLE, which a standby refuses.
+    Serializable,
+}
+
+/// The modes a statement names; `None` where it is silent. Of a mode named twice the last one counts, as in PostgreSQL.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct TxModes {
+    /// READ ONLY (true) or READ WRITE (false).
+    pub read_only: Option<bool>,
+    /// ISOLATION LEVEL.
+    pub isolation: Option<Isolation>,
+    /// DEFERRABLE or NOT DEFERRABLE.
+    pub deferrable: Option<bool>,
+}
+
+/// Transaction control, whatever its spelling.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TxControl {
+    /// BEGIN, START TRANSACTION.
+    Begin(TxModes),
+    /// COMMIT, END; `chain`: AND CHAIN.
+    Commit {
+        /// AND CHAIN: a new transaction begins at once.
+        chain: bool,
+    },
+    /// ROLLBACK, ABORT.
+    Rollback {
+        /// AND CHAIN: a new transaction begins at once.
+        chain: bool,
+    },
+    /// SAVEPOINT name.
+    Savepoint {
+        /// The name as written.
+        name: Span,
+    },
+    /// ROLLBACK TO name.
+    RollbackTo {
+        /// The name as written.
+        name: Span,
+    },
+    /// RELEASE name.
+    Release {
+        /// The name as written.
+        name: Span,
+    },
+    /// PREPARE TRANSACTION.
+    PrepareTransaction,
+    /// COMMIT PREPARED.
+    CommitPrepared,
+    /// ROLLBACK PREPARED.
+    RollbackPrepared,
+    /// SET TRANSACTION modes: for the current transaction.
+    SetTransaction(TxModes),
+    /// SET TRANSACTION SNAPSHOT.
+    SetSnapshot,
+    /// SET SESSION CHARACTERISTICS AS TRANSACTION modes: for transactions to come. `local`: only until the end of this
+    /// one (`SET LOCAL SESSION CHARACTERISTICS …`).
+    SetSessionCharacteristics {
+        /// The modes.
+        modes: TxModes,
+        /// SET LOCAL.
+        local: bool,
+    },
+}
+
+/// How long a SET lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SetScope {
+    /// SET, SET SESSION: until the session ends or the transaction rolls back.
+    Session,
+    /// SET LOCAL: until the transaction ends.
+    Local,
+}
+
+/// Which parameter a SET, RESET or SHOW means.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Parameter {
+    /// By its name, as written: `work_mem`, `"TimeZone"`, `app.user_id`.
+    Named(Span),
+    /// `TIME ZONE`
+    TimeZone,
+    /// `NAMES`
+    ClientEncoding,
+    /// `SCHEMA`
+    SearchPath,
+    /// `ROLE`
+    Role,
+    /// `SESSION AUTHORIZATION`
+    SessionAuthorization,
+    /// `XML OPTION`
+    XmlOption,
+    /// `TRANSACTION ISOLATION LEVEL` (RESET and SHOW only)
+    TransactionIsolation,
+}
+
+/// What DISCARD discards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Discard {
+    /// ALL
+    All,
+    /// PLANS
+    Plans,
+    /// SEQUENCES
+    Sequences,
+    /// TEMP, TEMPORARY
+    Temp,
+}
+
+/// The places of a statement that a pooler may have to read or rewrite. Spans of names are as written; see
+/// [`super::fold_name`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Detail {
+    /// Nothing of interest, or several statements.
+    None,
+    /// PREPARE name [(types)] AS body.
+    Prepare {
+        /// The statement's name.
+        name: Span,
+        /// From its first word to the end of the statement, without a closing semicolon.
+        body: Span,
+    },
+    /// EXECUTE name, EXPLAIN … EXECUTE name, CREATE TABLE … AS EXECUTE name.
+    Execute {
+        /// The statement's name.
+        name: Span,
+    },
+    /// DEALLOCATE [PREPARE] name | ALL.
+    Deallocate {
+        /// `None` for ALL.
+        name: Option<Span>,
+    },
+    /// SET parameter = value.
+    Set {
+        /// For the session or the transaction.
+        scope: SetScope,
+        /// What is set.
+        parameter: Parameter,
+        /// The value as written, with its quotes and commas; `None` for DEFAULT.
+        value: Option<Span>,
+    },
+    /// RESET parameter | ALL.
+    Reset {
+        /// `None` for ALL.
+        parameter: Option<Parameter>,
+    },
+    /// SHOW parameter | ALL.
+    Show {
+        /// `None` for ALL.
+        parameter: Option<Parameter>,
+    },
+    /// The only set_config() of the statement.
+    SetConfig {
+        /// The first argument, if it is a plain string literal, with its quotes.
+        name: Option<Span>,
+        /// The second argument, likewise.
+        value: Option<Span>,
+        /// The third argument, if it is the word TRUE or FALSE.
+        local: Option<bool>,
+    },
+    /// LISTEN channel.
+    Listen {
+        /// The channel's name.
+        channel: Span,
+    },
+    /// UNLISTEN channel | *.
+    Unlisten {
+        /// `None` for `*`.
+        channel: Option<Span>,
+    },
+    /// DECLARE name … CURSOR.
+    Declare {
+        /// The cursor's name.
+        name: Span,
+        /// WITH HOLD.
+        hold: bool,
+        /// The query behind FOR.
+        query: Span,
+    },
+    /// CLOSE name | ALL.
+    Close {
+        /// `None` for ALL.
+        name: Option<Span>,
+    },
+    /// DISCARD.
+    Discard(Discard),
+    /// COPY … FROM STDIN: the client will send data.
+    CopyIn,
+    /// COPY … TO STDOUT.
+    CopyOut,
+}
+
+/// Everything that one look at a query string tells.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Facts {
+    /// What it is.
+    pub class: Class,
+    /// Why.
+    pub reason: Reason,
+    /// The bytes that decided: a function's name, a locking clause. Empty where no single place did.
+    pub evidence: Span,
+    /// What it may do to the server session.
+    pub effects: Effects,
+    /// Statements in the text; empty ones are not counted.
+    pub statements: u32,
+    /// Transaction control, if that is what the *first* statement is.
+    pub transaction: Option<TxControl>,
+    /// Places of interest, if there is exactly one statement.
+    pub detail: Detail,
+    /// The text holds a comment; hints live in comments.
+    pub comment: bool,
+}

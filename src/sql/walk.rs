@@ -1,0 +1,596 @@
+//! The walk through everything that contains expressions: one pass over the tokens of a statement, which finds calls,
+//! data-modifying WITH, INTO, locking clauses and names of interest.
+//!
+//! There is no tree. A parenthesis after a word is a call unless what stands around it proves that it is not: the
+//! column list of an alias or of WITH, the modifier of a type, syntax. What is not proved counts as a call, and a call of
+//! something unknown as a write. Three facts per open parenthesis are kept in bit stacks of 64 levels; deeper down they
+//! read as zero, which is always the cautious answer.
+//!
+//! Knows no statement: [`super::statement`] says where a walk begins.
+
+use super::builtins::{self, Group};
+use super::facts::{Class, Detail, Effects, Reason, Span};
+use super::lexer::{Kind, Token};
+use super::statement::Scanner;
+use super::words::{Category, Kw};
+use super::{Known, MAX_NAME, plain_literal};
+
+/// What a walk is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    /// Something that would be a read: look for what makes it a write.
+    Query,
+    /// COPY: as `Query`, until its direction is known.
+    Copy,
+    /// Behind FROM of COPY: effects only.
+    CopyFrom,
+    /// Behind the destination of COPY … TO: options, in which names before parentheses are no calls.
+    CopyOptions,
+    /// INSERT and its kin, and the bodies of PREPARE and DECLARE: effects only.
+    Modify,
+    /// Definitions and the rest: effects only, and unknown functions are none.
+    Other,
+}
+
+/// The token before the one at hand, as far as it matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Prev {
+    Start,
+    /// A name: no keyword, or a keyword that can only be a name where it stands.
+    Name,
+    /// A literal, a parameter, a closing bracket.
+    Value,
+    Keyword(Kw, Category),
+    Open,
+    /// A closing parenthesis behind which no expression can begin.
+    Close,
+    /// A closing parenthesis behind which one can: that of DISTINCT ON, or one that was opened too deep to be known.
+    OpenClose,
+    Dot,
+    Cast,
+    Symbol,
+}
+
+pub(super) struct Walk<'s, 'a> {
+    pub(super) scanner: &'s mut Scanner<'a>,
+    mode: Mode,
+    prev: Prev,
+    /// What stood before the dotted name or keyword at hand.
+    before: Prev,
+    /// The last part of the name at hand, and the part before it.
+    name: Span,
+    qualifier: Option<Span>,
+    depth: u32,
+    /// Bit stacks, the innermost parenthesis lowest. Parentheses behind which no expression begins …
+    closed: u64,
+    /// … and levels at which a list of WITH queries stands, where names before parentheses are no calls.
+    with_list: u64,
+    /// Keywords like INSERT can be statements only in a text with WITH.
+    with_seen: bool,
+    group_by: bool,
+    /// Inside CREATE FUNCTION … BEGIN ATOMIC … END, where semicolons do not end the statement.
+    atomic: u32,
+}
+
+impl<'s, 'a> Walk<'s, 'a> {
+    pub(super) fn new(scanner: &'s mut Scanner<'a>, mode: Mode) -> Self {
+        Self {
+            scanner,
+            mode,
+            prev: Prev::Start,
+            before: Prev::Start,
+            name: Span::default(),
+            qualifier: None,
+            depth: 0,
+            closed: 0,
+            with_list: 0,
+            with_seen: false,
+            group_by: false,
+            atomic: 0,
+        }
+    }
+
+    /// From the token at hand to the end of the statement.
+    pub(super) fn run(mut self) {
+        while !self.scanner.at_end() || self.is_inner_semicolon() {
+            self.step();
+        }
+        if self.depth != 0 && self.scanner.lexer.fault.is_none() {
+            self.scanner.unknown(Reason::Malformed);
+        }
+        if self.mode == Mode::Copy {
+            self.scanner.unknown(Reason::Malformed);
+        }
+    }
+
+    /// A semicolon inside BEGIN ATOMIC or the parentheses of CREATE RULE does not end the statement; in other
+    /// parentheses no version of PostgreSQL accepts one.
+    fn is_inner_semicolon(&self) -> bool {
+        self.scanner.token.kind == Kind::Semicolon
+            && self.mode == Mode::Other
+            && (self.depth > 0 || self.atomic > 0)
+    }
+
+    /// Takes one token.
+    #[inline]
+    pub(super) fn step(&mut self) {
+        let token = self.scanner.token;
+        match token.kind {
+            Kind::Word => self.word(token),
+            Kind::Quoted | Kind::QuotedUnicode => self.name(token),
+            Kind::Open => self.open(),
+            Kind::Close => self.close(),
+            Kind::Dot => self.prev = Prev::Dot,
+            Kind::Cast => self.prev = Prev::Cast,
+            Kind::String | Kind::Number | Kind::Param | Kind::CloseBracket => self.value(token),
+            Kind::Operator => {
+                if self.scanner.watches_operators {
+                    self.operator(token.span);
+                }
+                self.prev = Prev::Symbol;
+            }
+            Kind::Comma | Kind::Bracket | Kind::Colon | Kind::Semicolon => self.prev = Prev::Symbol,
+            Kind::End => return,
+        }
+        self.scanner.advance();
+    }
+
+    /// Notes why the statement is no proved read; the first reason stays.
+    fn deny(&mut self, reason: Reason, evidence: Span) {
+        let facts = &mut self.scanner.facts;
+        if facts.class == Class::Read {
+            facts.class = Class::Write;
+            facts.reason = reason;
+            facts.evidence = evidence;
+        }
+    }
+
+    #[inline]
+    fn word(&mut self, token: Token) {
+        if token.category == Category::Name || self.prev == Prev::Dot || self.is_label(token.kw) {
+            self.name(token);
+        } else {
+            self.keyword(token);
+        }
+    }
+
+    /// Behind AS a keyword is only a name, unless a query or WITH's body follows it.
+    fn is_label(&self, kw: Kw) -> bool {
+        self.prev == Prev::Keyword(Kw::As, Category::Reserved)
+            && match kw {
+                Kw::Not | Kw::Materialized => false,
+                Kw::Select
+                | Kw::With
+                | Kw::Values
+                | Kw::Table
+                | Kw::Execute
+                | Kw::Insert
+                | Kw::Update
+                | Kw::Delete
+                | Kw::Merge => self.proves_read(),
+                _ => true,
+            }
+    }
+
+    #[inline]
+    fn name(&mut self, token: Token) {
+        if self.prev == Prev::Dot {
+            self.qualifier = Some(self.name);
+        } else {
+            self.before = self.prev;
+            self.qualifier = None;
+        }
+        self.name = token.span;
+        self.prev = Prev::Name;
+        let text = self.scanner.text;
+        let bytes = token.span.of(text);
+        let first = bytes[usize::from(token.kind == Kind::Quoted)] | 0x20;
+        if first == b'p' || self.scanner.watches_names || token.kind == Kind::QuotedUnicode {
+            self.look_at_name(token);
+        }
+    }
+
+    /// Is this a relation that must not be read on a replica, or a temporary one?
+    #[cold]
+    fn look_at_name(&mut self, token: Token) {
+        let mut buffer = Folded::default();
+        let mut schema_buffer = Folded::default();
+        let text = self.scanner.text;
+        let schema = self.qualifier.map(|q| schema_buffer.fold(q.of(text)));
+        let (Some(name), false) = (
+            buffer.fold(token.span.of(text)),
+            token.kind == Kind::QuotedUnicode || schema == Some(None),
+        ) else {
+            // Not even its spelling is known.
+            return self.deny(Reason::EscapedName, token.span);
+        };
+        let schema = schema.flatten();
+        if name.starts_with(b"pg_temp") {
+            self.scanner.facts.effects |= Effects::TEMP_OBJECT;
+            self.deny(Reason::TemporaryRelation, token.span);
+        }
+        let builtin = schema.is_none_or(|s| s == b"pg_catalog");
+        if builtin && name.starts_with(b"pg_") && builtins::is_server_local_relation(name) {
+            self.deny(Reason::ServerLocal, token.span);
+        }
+        if self.scanner.watches_names && self.scanner.env.knowledge.is_unsafe_name(schema, name) {
+            self.deny(Reason::CatalogueObject, token.span);
+        }
+    }
+
+    fn value(&mut self, token: Token) {
+        if self.depth == 0
+            && matches!(self.mode, Mode::Copy | Mode::CopyFrom)
+            && matches!(self.prev, Prev::Keyword(Kw::From | Kw::To, _))
+        {
+            self.server_file(token.span);
+        }
+        self.prev = Prev::Value;
+    }
+
+    fn operator(&mut self, span: Span) {
+        let operator = span.of(self.scanner.text);
+        if self.scanner.env.knowledge.is_unsafe_operator(operator) {
+            self.deny(Reason::CatalogueObject, span);
+        }
+    }
+
+    fn keyword(&mut self, token: Token) {
+        let kw = token.kw;
+        if kw != Kw::Other && self.special(token) {
+            return;
+        }
+        if self.group_by && token.category == Category::Reserved {
+            self.group_by = matches!(kw, Kw::Group | Kw::All | Kw::Distinct);
+        }
+        self.before = self.prev;
+        self.qualifier = None;
+        self.name = token.span;
+        self.prev = Prev::Keyword(kw, token.category);
+    }
+
+    /// What a keyword means where it stands; true if it has been dealt with whole.
+    fn special(&mut self, token: Token) -> bool {
+        let query = self.proves_read();
+        match token.kw {
+            Kw::With
+                if matches!(
+                    self.prev,
+                    Prev::Start | Prev::Open | Prev::Keyword(Kw::As, _)
+                ) =>
+            {
+                self.with_seen = true;
+                self.with_list |= 1;
+            }
+            Kw::Select | Kw::Values => self.with_list &= !1,
+            Kw::Insert | Kw::Update | Kw::Delete | Kw::Merge => {
+                self.with_list &= !1;
+                if self.prev == FOR {
+                    self.deny(Reason::LockingClause, token.span);
+                } else if query && (self.with_seen || self.prev == Prev::Open) {
+                    self.deny(Reason::DataModifyingCte, token.span);
+                }
+            }
+            Kw::No | Kw::Key | Kw::Share if self.prev == FOR => {
+                self.deny(Reason::LockingClause, token.span);
+            }
+            Kw::Into if query => self.deny(Reason::SelectInto, token.span),
+            Kw::Temp
+                if matches!(
+                    self.prev,
+                    Prev::Keyword(Kw::Into | Kw::Local | Kw::Global, _)
+                ) =>
+            {
+                self.scanner.facts.effects |= Effects::TEMP_OBJECT;
+            }
+            Kw::Table => {
+                self.with_list &= !1;
+            }
+            Kw::Operator => return self.qualified_operator(),
+            Kw::Group => self.group_by = true,
+            _ if self.depth == 0 && matches!(self.mode, Mode::Copy | Mode::CopyFrom) => {
+                self.copy_keyword(token);
+            }
+            _ if self.mode == Mode::Other => self.definition_keyword(token.kw),
+            _ => {}
+        }
+        false
+    }
+
+    /// Can the statement still be proved a read?
+    fn proves_read(&self) -> bool {
+        matches!(self.mode, Mode::Query | Mode::Copy)
+    }
+
+    /// COPY's own words, outside parentheses.
+    fn copy_keyword(&mut self, token: Token) {
+        match (token.kw, self.prev) {
+            (Kw::From, _) if self.mode == Mode::Copy => {
+                self.mode = Mode::CopyFrom;
+                self.deny(Reason::DataModifying, token.span);
+            }
+            (Kw::Stdin | Kw::Stdout, Prev::Keyword(Kw::From, _)) => {
+                self.scanner.facts.detail = Detail::CopyIn;
+            }
+            (Kw::Stdin | Kw::Stdout, Prev::Keyword(Kw::To, _)) => {
+                self.mode = Mode::CopyOptions;
+                self.scanner.facts.detail = Detail::CopyOut;
+            }
+            (Kw::Program, Prev::Keyword(Kw::From | Kw::To, _)) => self.server_file(token.span),
+            _ => {}
+        }
+    }
+
+    /// COPY reads or writes a file, or runs a program, of the server.
+    fn server_file(&mut self, evidence: Span) {
+        let facts = &mut self.scanner.facts;
+        facts.class = Class::Write;
+        facts.reason = Reason::ServerFile;
+        facts.evidence = evidence;
+        if self.mode == Mode::Copy {
+            self.mode = Mode::CopyOptions;
+        }
+    }
+
+    /// Words of definitions: the body of a function, a table made by EXECUTE.
+    fn definition_keyword(&mut self, kw: Kw) {
+        match kw {
+            Kw::Atomic if matches!(self.prev, Prev::Keyword(Kw::Begin, _)) => self.atomic = 1,
+            Kw::Case if self.atomic > 0 => self.atomic += 1,
+            Kw::End if self.atomic > 0 => self.atomic -= 1,
+            Kw::Execute if matches!(self.prev, Prev::Keyword(Kw::As, _)) => {
+                self.scanner.facts.effects |= Effects::EXECUTE;
+                let name = self.scanner.lexer.clone().next();
+                if name.is_name() {
+                    self.scanner.facts.detail = Detail::Execute { name: name.span };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// `OPERATOR(schema.+)` stands for the operator; anything else in the parentheses would make it a call.
+    fn qualified_operator(&mut self) -> bool {
+        let mut ahead = self.scanner.lexer.clone();
+        if ahead.next().kind != Kind::Open {
+            return false;
+        }
+        let mut token = ahead.next();
+        while token.is_name() && ahead.next().kind == Kind::Dot {
+            token = ahead.next();
+        }
+        if token.kind != Kind::Operator || ahead.next().kind != Kind::Close {
+            return false;
+        }
+        if self.scanner.watches_operators {
+            self.operator(token.span);
+        }
+        // The step ends with an advance over the closing parenthesis.
+        self.scanner.lexer = ahead;
+        self.prev = Prev::Symbol;
+        true
+    }
+
+    fn open(&mut self) {
+        let mut closed = true;
+        match self.prev {
+            Prev::Name => self.call(),
+            Prev::Keyword(Kw::On, _) => {
+                closed = !matches!(self.before, Prev::Keyword(Kw::Distinct, _));
+            }
+            // Calls the function that has the type's name.
+            Prev::Keyword(Kw::Treat, _) => self.unknown_function(Reason::UnknownFunction),
+            Prev::Keyword(_, Category::Reserved | Category::Column) => {}
+            Prev::Keyword(kw, _) if self.is_syntax(kw) => {}
+            Prev::Keyword(..) => self.call(),
+            // The main query of WITH in parentheses.
+            Prev::Close | Prev::OpenClose => self.with_list &= !1,
+            _ => {}
+        }
+        self.depth = self.depth.saturating_add(1);
+        self.closed = self.closed << 1 | u64::from(closed);
+        self.with_list <<= 1;
+        self.prev = Prev::Open;
+    }
+
+    fn close(&mut self) {
+        match self.depth.checked_sub(1) {
+            Some(depth) => self.depth = depth,
+            None => self.scanner.unknown(Reason::Malformed),
+        }
+        self.prev = if self.closed & 1 == 1 {
+            Prev::Close
+        } else {
+            Prev::OpenClose
+        };
+        self.closed >>= 1;
+        self.with_list >>= 1;
+    }
+
+    /// Keywords that may name functions, where grammar puts a parenthesis behind them.
+    fn is_syntax(&self, kw: Kw) -> bool {
+        let Prev::Keyword(before, category) = self.before else {
+            return false;
+        };
+        match kw {
+            Kw::Join => category == Category::Function,
+            Kw::Sets => before == Kw::Grouping,
+            Kw::Second => before == Kw::To,
+            Kw::Zone => before == Kw::Time,
+            Kw::Varying => category == Category::Column,
+            Kw::First | Kw::Next => before == Kw::Fetch,
+            Kw::Conflict => before == Kw::On,
+            Kw::Rollup | Kw::Cube => self.group_by,
+            Kw::Insert => true,
+            _ => false,
+        }
+    }
+
+    /// At the parenthesis behind a name.
+    fn call(&mut self) {
+        let no_call = match self.before {
+            Prev::Name | Prev::Value | Prev::Close | Prev::Cast => true,
+            Prev::Keyword(kw, _) => matches!(
+                kw,
+                Kw::As
+                    | Kw::With
+                    | Kw::Recursive
+                    | Kw::Into
+                    | Kw::Execute
+                    | Kw::Prepare
+                    | Kw::Copy
+                    | Kw::Ordinality
+                    | Kw::Tablesample
+            ),
+            _ => false,
+        };
+        if no_call || self.with_list & 1 == 1 || self.mode == Mode::CopyOptions {
+            return;
+        }
+        if self.group_by && matches!(self.prev, Prev::Keyword(Kw::Rollup | Kw::Cube, _)) {
+            return;
+        }
+        self.function();
+    }
+
+    fn function(&mut self) {
+        let text = self.scanner.text;
+        let (mut buffer, mut schema_buffer) = (Folded::default(), Folded::default());
+        let schema = self.qualifier.map(|q| schema_buffer.fold(q.of(text)));
+        let name = buffer.fold(self.name.of(text));
+        let (Some(name), false) = (name, schema == Some(None)) else {
+            return self.unknown_function(Reason::UnknownFunction);
+        };
+        let schema = schema.flatten();
+        let group = match schema {
+            None | Some(b"pg_catalog") => builtins::group(name),
+            Some(_) => None,
+        };
+        let known = self.scanner.env.knowledge.function(schema, name);
+        match (group, known) {
+            (Some(group), known) => {
+                self.scanner.facts.effects |= group.effects();
+                self.builtin(group, known);
+            }
+            (None, Known::Safe | Known::Exempt) => {
+                self.scanner.facts.effects |= Effects::UNKNOWN_FUNCTION;
+            }
+            (None, Known::Volatile) => self.unknown_function(Reason::CatalogueFunction),
+            (None, Known::Nothing) => self.unknown_function(Reason::UnknownFunction),
+        }
+    }
+
+    fn unknown_function(&mut self, reason: Reason) {
+        if self.mode != Mode::Other {
+            self.scanner.facts.effects |= Effects::UNKNOWN_FUNCTION;
+        }
+        self.deny(reason, self.name);
+    }
+
+    fn builtin(&mut self, group: Group, known: Known) {
+        let safe = match group {
+            Group::CurrentSetting => self.asks_for_shared_setting(),
+            Group::SetConfig => {
+                self.set_config();
+                false
+            }
+            _ => group == Group::Safe,
+        };
+        match (safe, known) {
+            (_, Known::Exempt) | (true, Known::Nothing | Known::Safe) => {}
+            // A function of the user's that has the name of a built-in one.
+            (true, Known::Volatile) => self.unknown_function(Reason::CatalogueFunction),
+            (false, _) => {
+                let reason = group.reason().unwrap_or(Reason::VolatileFunction);
+                self.deny(reason, self.name);
+            }
+        }
+    }
+
+    /// `current_setting('name'…` with a name that means the same on every server.
+    fn asks_for_shared_setting(&self) -> bool {
+        let mut ahead = self.scanner.lexer.clone();
+        let name = ahead.next();
+        let ends = matches!(ahead.next().kind, Kind::Comma | Kind::Close);
+        let literal = plain_literal(name.span.of(self.scanner.text));
+        ends && literal.is_some_and(|name| !builtins::is_server_local_setting(name))
+    }
+
+    /// The arguments of set_config, as far as they are literals.
+    fn set_config(&mut self) {
+        let mut ahead = self.scanner.lexer.clone();
+        let text = self.scanner.text;
+        let mut literals = [None; 2];
+        let mut local = None;
+        for argument in 0..3 {
+            let token = ahead.next();
+            let end = ahead.next();
+            if !matches!(end.kind, Kind::Comma | Kind::Close) {
+                break;
+            }
+            match literals.get_mut(argument) {
+                Some(place) => *place = plain_literal(token.span.of(text)).map(|_| token.span),
+                None => local = truth(token.kw),
+            }
+        }
+        let facts = &mut self.scanner.facts;
+        let first = facts.detail == Detail::None;
+        facts.detail = Detail::SetConfig {
+            name: literals[0].filter(|_| first),
+            value: literals[1].filter(|_| first),
+            local: local.filter(|_| first),
+        };
+        let names = literals[0].and_then(|name| plain_literal(name.of(text)));
+        if names.is_none_or(|n| {
+            [&b"role"[..], b"session_authorization"]
+                .iter()
+                .any(|r| r.eq_ignore_ascii_case(n))
+        }) {
+            facts.effects |= Effects::SET_ROLE;
+        }
+        if names.is_none_or(|n| n.eq_ignore_ascii_case(b"search_path")) {
+            let path = literals[1].map_or(&b"pg_temp"[..], |v| v.of(text));
+            if path.windows(7).any(|w| w.eq_ignore_ascii_case(b"pg_temp")) {
+                facts.effects |= Effects::TEMP_OBJECT;
+            }
+        }
+    }
+}
+
+fn truth(kw: Kw) -> Option<bool> {
+    match kw {
+        Kw::True => Some(true),
+        Kw::False => Some(false),
+        _ => None,
+    }
+}
+
+const FOR: Prev = Prev::Keyword(Kw::For, Category::Reserved);
+
+/// Room for a folded name, so that looking one up needs no allocation.
+struct Folded([u8; MAX_NAME]);
+
+impl Default for Folded {
+    fn default() -> Self {
+        Self([0; MAX_NAME])
+    }
+}
+
+impl Folded {
+    /// The name as the catalogue spells it; `None` for what has escapes, doubled quotes or more than 63 bytes.
+    fn fold(&mut self, written: &[u8]) -> Option<&[u8]> {
+        let quoted = written.first() == Some(&b'"');
+        let name = if quoted {
+            written.get(1..written.len() - 1)?
+        } else {
+            written
+        };
+        let room = self.0.get_mut(..name.len())?;
+        room.copy_from_slice(name);
+        if quoted {
+            return (!room.contains(&b'"')).then_some(room);
+        }
+        room.make_ascii_lowercase();
+        (!room.contains(&b'"')).then_some(room)
+    }
+}

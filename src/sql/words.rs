@@ -1,0 +1,237 @@
+//! The keywords of PostgreSQL 14 to 18 and their lookup by hash.
+//!
+//! Source: `src/include/parser/kwlist.h` of each version. A word that is a keyword in any of them is one here; where
+//! versions differ, the table takes the side that makes fewer statements a proved read: the SQL/JSON constructors, which
+//! older servers would look up as functions, are ordinary words whose safety the function table decides.
+//!
+//! Knows no statement. The tables are built by the compiler; nothing is computed at start.
+
+/// A keyword that some rule of this module asks for by name; every other one is [`Kw::Other`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[rustfmt::skip]
+pub(super) enum Kw {
+    Other,
+    Abort, Absolute, All, Alter, Analyze, And, As, At, Atomic, Authorization, Begin, Both, Call, Case, Catalog, Chain,
+    Characteristics, Checkpoint, Close, Cluster, Comment, Commit, Committed, Conflict, Copy, Create, Cube, Current,
+    Cursor, Deallocate, Declare, Default, Deferrable, Delete, Discard, Distinct, Do, Drop, End, Execute, Exists,
+    Explain, False, Fetch, First, For, From, Function, Global, Grant, Group, Grouping, Having, Hold, If, Import,
+    Insert, Into, Isolation, Join, Key, Lateral, Level, Limit, Listen, Load, Local, Lock, Materialized, Merge, Move,
+    Names, Next, No, Not, Notify, Nulls, Off, Offset, On, Only, Operator, Option, Order, Ordinality, Over, Plans,
+    Prepare, Prepared, Procedure, Program, Read, Reassign, Recursive, Refresh, Reindex, Release, Repeatable, Replace,
+    Reset, Returning, Revoke, Role, Rollback, Rollup, Savepoint, Schema, Scroll, Second, Security, Select, Sequences,
+    Serializable, Session, Set, Sets, Share, Show, Snapshot, Start, Stdin, Stdout, Table, Tablesample, Temp, Time, To,
+    Transaction, Treat, True, Truncate, Uncommitted, Unlisten, Unlogged, Update, Using, Vacuum, Values, Varying,
+    Verbose, View, Where, Window, With, Without, Work, Write, Xml, Zone,
+}
+
+/// How the grammar lets a keyword be used (the manual's appendix "SQL Key Words").
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Category {
+    /// Not a keyword at all.
+    Name,
+    /// May name anything.
+    Unreserved,
+    /// May name a column or table; before a parenthesis it is syntax of its own, never a call of a user's function.
+    Column,
+    /// May name a function or type.
+    Function,
+    /// Only syntax, unless it stands after `AS` or a dot.
+    Reserved,
+}
+
+macro_rules! keywords {
+    ($($category:ident { $($word:tt $(=> $kw:ident)?),* $(,)? })*) => {
+        const WORDS: &[(&str, Kw, Category)] = &[
+            $($((stringify!($word), keywords!(@kw $($kw)?), Category::$category),)*)*
+        ];
+    };
+    (@kw) => { Kw::Other };
+    (@kw $kw:ident) => { Kw::$kw };
+}
+
+#[rustfmt::skip]
+keywords! {
+    Reserved {
+        all => All, analyse => Analyze, analyze => Analyze, and => And, any, array, as => As, asc, asymmetric,
+        both => Both, case => Case, cast, check, collate, column, constraint, create => Create, current_catalog,
+        current_date, current_role, current_time, current_timestamp, current_user, default => Default,
+        deferrable => Deferrable, desc, distinct => Distinct, do => Do, else, end => End, except, false => False,
+        fetch => Fetch, for => For, foreign, from => From, grant => Grant, group => Group, having => Having, in,
+        initially, intersect, into => Into, lateral => Lateral, leading, limit => Limit, localtime, localtimestamp,
+        not => Not, null, offset => Offset, on => On, only => Only, or, order => Order, placing, primary, references,
+        returning => Returning, select => Select, session_user, some, symmetric, system_user, table => Table, then,
+        to => To, trailing, true => True, union, unique, user, using => Using, variadic, when, where => Where,
+        window => Window, with => With,
+    }
+    Column {
+        between, bigint, bit, boolean, char, character, coalesce, dec, decimal, exists => Exists, extract, float,
+        greatest, grouping => Grouping, inout, int, integer, interval, least, national, nchar, none, normalize, nullif,
+        numeric, out, overlay, position, precision, real, row, setof, smallint, substring, time => Time, timestamp,
+        treat => Treat, trim, values => Values, varchar, xmlattributes, xmlconcat, xmlelement, xmlexists, xmlforest,
+        xmlnamespaces, xmlparse, xmlpi, xmlroot, xmlserialize, xmltable,
+    }
+    Function {
+        authorization => Authorization, binary, collation, concurrently, cross, current_schema, freeze, full, ilike,
+        inner, is, isnull, join => Join, left, like, natural, notnull, outer, overlaps, right, similar,
+        tablesample => Tablesample, verbose => Verbose,
+    }
+    Unreserved {
+        abort => Abort, absent, absolute => Absolute, access, action, add, admin, after, aggregate, also,
+        alter => Alter, always, asensitive, assertion, assignment, at => At, atomic => Atomic, attach, attribute,
+        backward, before, begin => Begin, breadth, by, cache, call => Call, called, cascade, cascaded,
+        catalog => Catalog, chain => Chain, characteristics => Characteristics, checkpoint => Checkpoint, class,
+        close => Close, cluster => Cluster, columns, comment => Comment, comments, commit => Commit,
+        committed => Committed, compression, conditional, configuration, conflict => Conflict, connection, constraints,
+        content, continue, conversion, copy => Copy, cost, csv, cube => Cube, current => Current, cursor => Cursor,
+        cycle, data, database, day, deallocate => Deallocate, declare => Declare, defaults, deferred, definer,
+        delete => Delete, delimiter, delimiters, depends, depth, detach, dictionary, disable, discard => Discard,
+        document, domain, double, drop => Drop, each, empty, enable, encoding, encrypted, enforced, enum, error,
+        escape, event, exclude, excluding, exclusive, execute => Execute, explain => Explain, expression, extension,
+        external, family, filter, finalize, first => First, following, force, format, forward, function => Function,
+        functions, generated, global => Global, granted, groups, handler, header, hold => Hold, hour, identity,
+        if => If, immediate, immutable, implicit, import => Import, include, including, increment, indent, index,
+        indexes, inherit, inherits, inline, input, insensitive, insert => Insert, instead, invoker,
+        isolation => Isolation, keep, key => Key, keys, label, language, large, last, leakproof, level => Level,
+        listen => Listen, load => Load, local => Local, location, lock => Lock, locked, logged, mapping, match,
+        matched, materialized => Materialized, maxvalue, merge => Merge, method, minute, minvalue, mode, month,
+        move => Move, name, names => Names, nested, new, next => Next, nfc, nfd, nfkc, nfkd, no => No, normalized,
+        nothing, notify => Notify, nowait, nulls => Nulls, object, objects, of, off => Off, oids, old, omit,
+        operator => Operator, option => Option, options, ordinality => Ordinality, others, over => Over, overriding,
+        owned, owner, parallel, parameter, parser, partial, partition, passing, password, path, period, plan,
+        plans => Plans, policy, preceding, prepare => Prepare, prepared => Prepared, preserve, prior, privileges,
+        procedural, procedure => Procedure, procedures, program => Program, publication, quote, quotes, range,
+        read => Read, reassign => Reassign, recheck, recursive => Recursive, ref, referencing, refresh => Refresh,
+        reindex => Reindex, relative, release => Release, rename, repeatable => Repeatable, replace => Replace,
+        replica, reset => Reset, restart, restrict, return, returns, revoke => Revoke, role => Role,
+        rollback => Rollback, rollup => Rollup, routine, routines, rows, rule, savepoint => Savepoint, scalar,
+        schema => Schema, schemas, scroll => Scroll, search, second => Second, security => Security, sequence,
+        sequences => Sequences, serializable => Serializable, server, session => Session, set => Set, sets => Sets,
+        share => Share, show => Show, simple, skip, snapshot => Snapshot, source, sql, stable, standalone,
+        start => Start, statement, statistics, stdin => Stdin, stdout => Stdout, storage, stored, strict, string,
+        strip, subscription, support, sysid, system, tables, tablespace, target, temp => Temp, template,
+        temporary => Temp, text, ties, transaction => Transaction, transform, trigger, truncate => Truncate, trusted,
+        type, types, uescape, unbounded, uncommitted => Uncommitted, unconditional, unencrypted, unknown,
+        unlisten => Unlisten, unlogged => Unlogged, until, update => Update, vacuum => Vacuum, valid, validate,
+        validator, value, varying => Varying, version, view => View, views, virtual, volatile, whitespace, within,
+        without => Without, work => Work, wrapper, write => Write, xml => Xml, year, yes, zone => Zone,
+    }
+}
+
+/// A word's hash, one byte at a time, the same for upper and lower case: start with 0, [`mix`] each byte.
+pub(super) const fn mix(hash: u64, byte: u8) -> u64 {
+    hash.rotate_left(5) ^ (byte | 0x20) as u64
+}
+
+/// [`mix`] over all of `bytes`.
+pub(super) const fn hash(bytes: &[u8]) -> u64 {
+    let mut hash = 0;
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = mix(hash, bytes[i]);
+        i += 1;
+    }
+    hash
+}
+
+/// An open-addressed index over a list of words: each slot holds a word's position + 1 and 6 bits of its hash, so that
+/// a miss is decided without touching the list. At most 1023 words; `SLOTS` is a power of two above their number.
+pub(super) struct Index<const SLOTS: usize>([u16; SLOTS]);
+
+impl<const SLOTS: usize> Index<SLOTS> {
+    pub(super) const EMPTY: Self = Self([0; SLOTS]);
+
+    /// Adds the word at `position` of the caller's list. Only for tables built by the compiler.
+    pub(super) const fn with(mut self, position: usize, word: &[u8]) -> Self {
+        assert!(position < 1023, "an index holds 1023 words");
+        let (mut slot, tag) = Self::place(hash(word));
+        while self.0[slot] != 0 {
+            slot = (slot + 1) % SLOTS;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+        {
+            self.0[slot] = tag | (position as u16 + 1);
+        }
+        self
+    }
+
+    /// The position for which `is` holds, among those whose words may have this hash.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut is: impl FnMut(usize) -> bool) -> Option<usize> {
+        let (mut slot, tag) = Self::place(hash);
+        loop {
+            let entry = self.0[slot];
+            if entry == 0 {
+                return None;
+            }
+            let position = usize::from(entry & 0x3ff) - 1;
+            if entry & 0xfc00 == tag && is(position) {
+                return Some(position);
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+    }
+
+    const fn place(hash: u64) -> (usize, u16) {
+        let spread = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (
+            (spread >> 40) as usize % SLOTS,
+            (spread >> 48) as u16 & 0xfc00,
+        )
+    }
+}
+
+static INDEX: Index<2048> = {
+    let mut index = Index::EMPTY;
+    let mut i = 0;
+    while i < WORDS.len() {
+        index = index.with(i, WORDS[i].0.as_bytes());
+        i += 1;
+    }
+    index
+};
+
+/// What the grammar makes of an unquoted word whose [`mix`]ed hash is `hash`.
+#[inline]
+pub(super) fn keyword(word: &[u8], hash: u64) -> (Kw, Category) {
+    match INDEX.find(hash, |i| WORDS[i].0.as_bytes().eq_ignore_ascii_case(word)) {
+        Some(i) => (WORDS[i].1, WORDS[i].2),
+        None => (Kw::Other, Category::Name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_keyword_is_found_in_any_case() {
+        for &(word, kw, category) in WORDS {
+            for spelled in [word.to_owned(), word.to_ascii_uppercase()] {
+                assert_eq!(
+                    keyword(spelled.as_bytes(), hash(spelled.as_bytes())),
+                    (kw, category)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn other_words_are_names() {
+        for word in [
+            "",
+            "users",
+            "selects",
+            "selec",
+            "s\u{e9}lect",
+            "\u{17f}elect",
+            "updat\u{212a}",
+        ] {
+            assert_eq!(
+                keyword(word.as_bytes(), hash(word.as_bytes())).1,
+                Category::Name
+            );
+        }
+    }
+}
