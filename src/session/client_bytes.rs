@@ -246,7 +246,7 @@ impl Session {
             return Ok(true);
         }
         let text = frontend::query(message.frame.body()).map_err(message.malformed())?;
-        let facts = sql::classify(text, &self.env);
+        let facts = sql::classify(text, &self.dialect.env());
         self.touch(facts.effects);
         self.note_custom_setting(text, &facts);
         self.forget_sequences(&facts, server, out);
@@ -388,7 +388,7 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) {
-        let facts = sql::classify(parse.text, &self.env);
+        let facts = sql::classify(parse.text, &self.dialect.env());
         self.note_custom_setting(parse.text, &facts);
         self.forget_sequences(&facts, server, out);
         self.unnamed.serial += 1;
@@ -418,12 +418,12 @@ impl Session {
             server.pipeline.push(request, Disposition::Forward);
             return;
         }
-        let env = &self.env;
+        let dialect = self.dialect;
         let statement = self.interners.statements.parse(
             parse.text,
             parse.types,
             &self.settings.planner_relevant(),
-            || sql::classify(parse.text, env),
+            || sql::classify(parse.text, &dialect.env()),
         );
         self.note_custom_setting(parse.text, &statement.facts);
         self.statements.insert(parse.name, Arc::clone(&statement));
@@ -698,17 +698,16 @@ impl Session {
 
     /// Remembers the name of a setting that a probe would not be told of.
     fn note_custom_setting(&mut self, text: &[u8], facts: &sql::Facts) {
-        let name = match facts.detail {
-            Detail::Set {
-                parameter: sql::Parameter::Named(name),
-                ..
-            } => sql::fold_name(name.of(text)),
-            Detail::SetConfig {
-                name: Some(name), ..
-            } => sql::fold_literal(name.of(text)),
-            Detail::SetConfig { name: None, .. } => {
-                self.pins.insert(PinReason::Opaque);
-                return;
+        let name: Vec<u8> = match facts.detail {
+            Detail::Set { parameter, scope: sql::SetScope::Session, .. } => parameter.name(text),
+            Detail::SetConfig { local: Some(true), .. } => return,
+            Detail::SetConfig { name: Some(name), .. } => match sql::plain_literal(name.of(text)) {
+                Some(name) => name.to_vec(),
+                None => return self.pins.insert(PinReason::Opaque),
+            },
+            // A name that is computed may be one that no probe knows to ask for.
+            _ if facts.effects.contains(Effects::SET_CONFIG) => {
+                return self.pins.insert(PinReason::Opaque);
             }
             _ => return,
         };

@@ -16,6 +16,7 @@
 //! * a message is forwarded unchanged unless it names a prepared statement.
 
 mod client_bytes;
+mod dialect;
 pub mod outbox;
 pub mod pipeline;
 pub mod probe;
@@ -35,6 +36,7 @@ pub use settings::{Settings, SettingsInterner};
 pub use statements::StatementInterner;
 
 use self::{
+    dialect::Dialect,
     pipeline::{Disposition, OnBehalf, Request},
     probe::Findings,
     server_state::{Streaming, UnnamedId},
@@ -47,7 +49,7 @@ use crate::{
         encode::{self, Report},
         frame,
     },
-    sql::{self, Effects},
+    sql::Effects,
 };
 
 /// Bytes of one client that are held while it has no server, and the largest message that is looked
@@ -161,7 +163,7 @@ pub struct Session {
     unnamed: UnnamedStatement,
     settings: Arc<Settings>,
     startup: Arc<Settings>,
-    env: sql::Env,
+    dialect: Dialect,
     batch: Batch,
     streaming: Option<Streaming>,
     /// How far [`Session::plan`] has scanned what it was shown.
@@ -172,6 +174,8 @@ pub struct Session {
     custom_settings: Vec<Box<[u8]>>,
     findings: Option<Box<Findings>>,
     pins: Pins,
+    /// Requests that were answered since this was last asked for.
+    answered: u32,
     /// The error of a statement that we prepared for the client, to be told in place of the next.
     deferred_error: Option<Box<[u8]>>,
 }
@@ -179,7 +183,10 @@ pub struct Session {
 impl Session {
     /// A session that begins with the settings of its startup packet. `id` is never used twice.
     pub fn new(id: u64, mode: Mode, interners: Arc<Interners>, startup: Arc<Settings>) -> Self {
-        let env = sql::Env::default();
+        let mut dialect = Dialect::default();
+        for (name, value) in startup.iter() {
+            dialect.on_parameter_status(name, value);
+        }
         Self {
             id,
             mode,
@@ -188,7 +195,7 @@ impl Session {
             unnamed: UnnamedStatement::default(),
             settings: Arc::clone(&startup),
             startup,
-            env,
+            dialect,
             batch: Batch::Closed,
             streaming: None,
             scanned: 0,
@@ -196,6 +203,7 @@ impl Session {
             custom_settings: Vec::new(),
             findings: None,
             pins: Pins::NONE,
+            answered: 0,
             deferred_error: None,
         }
     }
@@ -208,6 +216,24 @@ impl Session {
     /// How many statements the client has prepared by name.
     pub fn prepared_statements(&self) -> usize {
         self.statements.len()
+    }
+
+    /// How many requests were answered since this was last asked: Query, FunctionCall, Sync.
+    pub fn take_answered(&mut self) -> u32 {
+        std::mem::take(&mut self.answered)
+    }
+
+    /// Whether a message of the client's is on its way to the server in pieces.
+    pub fn is_mid_message(&self) -> bool {
+        self.streaming.is_some_and(|streaming| streaming.forward)
+    }
+
+    /// Whether the server may have session state that is not known exactly.
+    pub fn has_unproved_state(&self) -> bool {
+        self.mode == Mode::Session
+            || !self.touched.is_empty()
+            || !self.pins.is_empty()
+            || self.findings.is_some()
     }
 
     /// The session's settings.

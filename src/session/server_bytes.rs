@@ -130,6 +130,9 @@ impl Session {
         };
         if tag == BackendTag::ReadyForQuery {
             server.status = backend::ready_for_query(message.frame.body())?;
+            if disposition == Disposition::Forward {
+                self.answered = self.answered.wrapping_add(1);
+            }
         }
         match disposition {
             Disposition::Forward => {
@@ -185,7 +188,7 @@ impl Session {
             BackendTag::ParameterStatus if on_behalf => Ok(false),
             BackendTag::ParameterStatus => {
                 let (name, value) = backend::parameter_status(message.frame.body())?;
-                self.env.on_parameter_status(name, value);
+                self.dialect.on_parameter_status(name, value);
                 // A setting changed; if no SET was seen, a function did it. Inside a transaction it
                 // may also be a SET LOCAL, which the probe will find gone.
                 if disposition.is_some() && self.mode != super::Mode::Session {

@@ -1,0 +1,706 @@
+//! The hot loop: a client's bytes to its server, the server's bytes to its client.
+//!
+//! One task owns the client's connection and, while it has one, the server's. It is a hand-written
+//! poll function and not an `async fn`, so that an idle client costs the size of this struct and no
+//! transaction needs an allocation. Bytes are read into the worker's buffer, which is borrowed only
+//! inside of a poll, and written at once; what the peer does not take is kept, and until it has been
+//! taken, nothing more is read from the other side.
+//!
+//! What the bytes mean is [`Session`]'s business; which server is given, [`Pool`]'s.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{runtime::Id as WorkerId, time::Instant};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    buffers::Buffers,
+    error::{Cause, Failure},
+};
+use crate::{
+    config::PoolSettings,
+    net::Stream,
+    pool::{CheckoutError, ClientRecord, ClientState, Clients, Pool, Signal, Ticket},
+    protocol::backend::TransactionStatus,
+    server::{Server, ServerState, connection, recover::Leftover},
+    session::{Damage, HOLD_LIMIT, Mode, Outbox, Plan, Release, ServerFault, Session},
+};
+
+/// What all clients of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Whose reactor their connections are registered with.
+    pub id: WorkerId,
+    /// Where bytes are read to and composed.
+    pub buffers: Buffers,
+    /// Every task that a client starts.
+    pub tasks: TaskTracker,
+    /// All clients of the process.
+    pub clients: Arc<Clients>,
+}
+
+/// How a client's session ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It said goodbye.
+    Terminated,
+    /// It is gone without a goodbye.
+    Lost(Option<io::Error>),
+    /// We ended it, and it is owed an error for that.
+    Failed(Failure),
+    /// We ended it, and cannot tell it, because it is in the middle of a message.
+    Cut(Failure),
+}
+
+/// A client and, while it has one, its server.
+#[derive(Debug)]
+pub struct Relay {
+    worker: Rc<Worker>,
+    record: Arc<ClientRecord>,
+    settings: Arc<PoolSettings>,
+    stream: Stream,
+    session: Session,
+    /// What the client sent and is not done with.
+    received: Vec<u8>,
+    /// What the client has not taken yet.
+    unsent: Vec<u8>,
+    server: Option<Box<Server>>,
+    ticket: Option<Arc<Ticket>>,
+    phase: Phase,
+    max_packet_size: u32,
+    registered: bool,
+    drain: bool,
+}
+
+/// Where the client is, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It has no server and wants none.
+    Idle,
+    /// It is in the queue for a server.
+    Waiting { since: Instant, notified: bool },
+    /// It has a server since.
+    Attached { since: Instant },
+}
+
+/// A limit on time that a client is under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limit {
+    after: Duration,
+    cause: Cause,
+}
+
+impl Relay {
+    /// A client that has just logged in. `received` is what it has sent since.
+    pub fn new(
+        worker: Rc<Worker>,
+        record: Arc<ClientRecord>,
+        stream: Stream,
+        session: Session,
+        received: Vec<u8>,
+        max_packet_size: u32,
+    ) -> Self {
+        let settings = record.pool.settings();
+        Self {
+            worker,
+            record,
+            settings,
+            stream,
+            session,
+            received,
+            unsent: Vec::new(),
+            server: None,
+            ticket: None,
+            phase: Phase::Idle,
+            max_packet_size,
+            registered: false,
+            drain: false,
+        }
+    }
+
+    /// Serves the client to its end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the client's connection and that of its server.
+    pub async fn run(mut self) -> Ended {
+        let ended = (&mut self).await;
+        self.finish(&ended);
+        let farewell = match &ended {
+            Ended::Failed(failure) => failure.farewell(),
+            Ended::Terminated | Ended::Lost(_) | Ended::Cut(_) => Vec::new(),
+        };
+        if let Ended::Failed(_) | Ended::Terminated = ended {
+            self.say_goodbye(&farewell).await;
+        }
+        ended
+    }
+
+    /// Sends what the client is still owed, as far as it takes it within a moment.
+    async fn say_goodbye(&mut self, farewell: &[u8]) {
+        self.unsent.extend_from_slice(farewell);
+        let sending = std::future::poll_fn(|cx| {
+            std::task::ready!(connection::flush(&mut self.stream, &mut self.unsent, cx))?;
+            self.stream.poll_shutdown(cx)
+        });
+        let sent = tokio::time::timeout(GOODBYE_TIMEOUT, sending).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!(client = self.record.id, "client did not take its farewell");
+        }
+    }
+
+    /// Gives back what the client leaves behind.
+    fn finish(&mut self, ended: &Ended) {
+        self.leave_queue();
+        let Some(server) = self.server.take() else { return };
+        self.account(&server);
+        let pool = &self.record.pool;
+        let unusable = self.session.is_mid_message();
+        if unusable {
+            tracing::debug!(client = self.record.id, ?ended, "server closed in mid-message");
+            pool.discard(server);
+        } else if self.session.has_unproved_state() {
+            pool.recover(server, Leftover::SessionState);
+        } else if server.is_clean() && self.session.release(&server.state) == Release::Return {
+            pool.release(server);
+        } else {
+            pool.recover(server, Leftover::Nothing);
+        }
+    }
+
+    /// One round: everything that can be done without waiting. The end of the session is an `Err`.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        if !self.registered {
+            self.record.register(cx.waker());
+            self.registered = true;
+            if !self.received.is_empty() {
+                self.take_received(cx)?;
+            }
+        }
+        if self.record.has_signals() {
+            self.on_signals(cx)?;
+        }
+        loop {
+            let is_client_ready = self.poll_flush_client(cx)?;
+            let mut progress = false;
+            if is_client_ready {
+                progress |= self.pump_server(cx)?;
+            }
+            progress |= self.pump_queue(cx)?;
+            progress |= self.pump_client(cx)?;
+            if self.drain && self.phase == Phase::Idle && self.unsent.is_empty() {
+                return Err(Ended::Failed(Failure::new(Cause::Shutdown)));
+            }
+            if !progress {
+                return Ok(());
+            }
+        }
+    }
+
+    // ── The client's side ────────────────────────────────────────────────────────────────────
+
+    fn poll_flush_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let flushed = connection::flush(&mut self.stream, &mut self.unsent, cx);
+        Ok(flushed.map_err(|error| Ended::Lost(Some(error)))?.is_ready())
+    }
+
+    fn send_to_client(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), Ended> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.record.pool.stats.bytes_sent.add(bytes.len() as u64);
+        connection::send(&mut self.stream, &mut self.unsent, cx, bytes)
+            .map_err(|error| Ended::Lost(Some(error)))
+    }
+
+    fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let may_read = match self.phase {
+            Phase::Idle => self.unsent.is_empty(),
+            Phase::Waiting { .. } => self.received.len() < HOLD_LIMIT,
+            Phase::Attached { .. } => {
+                self.server.as_ref().is_some_and(|server| server.is_flushed())
+            }
+        };
+        if !may_read {
+            return Ok(false);
+        }
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        let size = match self.stream.poll_read(cx, &mut buffer) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0)) => return Err(Ended::Lost(None)),
+            Poll::Ready(Ok(size)) => size,
+            Poll::Ready(Err(error)) => return Err(Ended::Lost(Some(error))),
+        };
+        self.record.pool.stats.bytes_received.add(size as u64);
+        if matches!(self.phase, Phase::Waiting { .. }) || !self.received.is_empty() {
+            self.received.extend_from_slice(&buffer[..size]);
+            if !matches!(self.phase, Phase::Waiting { .. }) {
+                self.take_received(cx)?;
+            }
+        } else {
+            self.take(cx, &buffer[..size])?;
+        }
+        Ok(true)
+    }
+
+    /// Takes what was kept.
+    fn take_received(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        let kept = std::mem::take(&mut self.received);
+        self.take(cx, &kept)
+    }
+
+    /// Takes bytes of the client's; what cannot be taken now is kept.
+    fn take(&mut self, cx: &mut Context<'_>, mut data: &[u8]) -> Result<(), Ended> {
+        loop {
+            if self.server.is_none() {
+                match self.plan(cx, data)? {
+                    Plan::Terminate => return Err(Ended::Terminated),
+                    Plan::Wait(done) => {
+                        self.keep(&data[done..]);
+                        return Ok(());
+                    }
+                    Plan::NeedServer(done) => {
+                        data = &data[done..];
+                        let Some(server) = self.record.pool.try_checkout(self.worker.id) else {
+                            self.keep(data);
+                            self.enter_queue(cx);
+                            return Ok(());
+                        };
+                        self.attach(server, Instant::now())?;
+                    }
+                }
+            }
+            data = self.forward(cx, data)?;
+            // Whole messages may be left only when the server was lost or given back meanwhile.
+            if self.server.is_some() || data.is_empty() {
+                self.keep(data);
+                return Ok(());
+            }
+        }
+    }
+
+    fn keep(&mut self, data: &[u8]) {
+        self.received.extend_from_slice(data);
+    }
+
+    fn plan(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<Plan, Ended> {
+        let mut answers = Vec::new();
+        let plan = self
+            .session
+            .plan(data, self.max_packet_size, &mut answers)
+            .map_err(|violation| Ended::Failed(Failure::violation(&violation)))?;
+        self.send_to_client(cx, &answers)?;
+        Ok(plan)
+    }
+
+    /// Sends client bytes on to the server; answers what is left of them.
+    fn forward<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &'a [u8],
+    ) -> Result<&'a [u8], Ended> {
+        let worker = Rc::clone(&self.worker);
+        let mut composed = worker.buffers.composed.borrow_mut();
+        let mut answers = Vec::new();
+        let Some(server) = &mut self.server else { return Ok(data) };
+        let mut out = Outbox::new(data, &mut composed);
+        if !Arc::ptr_eq(&server.state.settings, self.session.settings())
+            && server.state.is_clean()
+        {
+            self.session.attach(&mut server.state, out.own());
+        }
+        let taken = self.session.on_client_bytes(
+            data,
+            self.max_packet_size,
+            &mut server.state,
+            &mut out,
+            &mut answers,
+        );
+        let sent = server.send(cx, out.finish());
+        let taken = taken.map_err(|violation| Ended::Failed(Failure::violation(&violation)))?;
+        if let Err(error) = sent {
+            self.on_server_lost(cx, &Failure::server_lost(&self.record, Some(&error)))?;
+            return Ok(&data[taken.consumed..]);
+        }
+        drop(composed);
+        self.send_to_client(cx, &answers)?;
+        if taken.terminate {
+            return Err(Ended::Terminated);
+        }
+        self.return_if_clean();
+        Ok(&data[taken.consumed..])
+    }
+
+    // ── The queue ────────────────────────────────────────────────────────────────────────────
+
+    fn enter_queue(&mut self, cx: &mut Context<'_>) {
+        let ticket = self.ticket.get_or_insert_default();
+        self.record.pool.wait(ticket, cx.waker());
+        self.phase = Phase::Waiting { since: Instant::now(), notified: false };
+        self.record.set_state(ClientState::Waiting);
+        self.record.requested_at.store(self.worker.clients.now(), Ordering::Relaxed);
+        self.set_deadline();
+    }
+
+    fn leave_queue(&mut self) {
+        if let (Phase::Waiting { .. }, Some(ticket)) = (self.phase, &self.ticket) {
+            self.record.pool.give_up(ticket);
+            self.phase = Phase::Idle;
+            self.record.set_state(ClientState::Idle);
+        }
+    }
+
+    fn pump_queue(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let (Phase::Waiting { since, .. }, Some(ticket)) = (self.phase, &self.ticket) else {
+            return Ok(false);
+        };
+        match Pool::poll_wait(ticket, cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(server)) => {
+                self.attach(server, since)?;
+                self.take_received(cx)?;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => {
+                self.refuse(cx, &Failure::checkout(&error))?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Tells the client that it gets no server for what it asked.
+    fn refuse(&mut self, cx: &mut Context<'_>, failure: &Failure) -> Result<(), Ended> {
+        self.phase = Phase::Idle;
+        self.record.set_state(ClientState::Idle);
+        self.set_deadline();
+        failure.log(&self.record);
+        let kept = std::mem::take(&mut self.received);
+        let mut answers = Vec::new();
+        let done = self
+            .session
+            .refuse(&kept, self.max_packet_size, &failure.report(), &mut answers)
+            .map_err(|violation| Ended::Failed(Failure::violation(&violation)))?;
+        self.send_to_client(cx, &answers)?;
+        self.take(cx, &kept[done..])
+    }
+
+    // ── The server's side ────────────────────────────────────────────────────────────────────
+
+    fn attach(&mut self, server: Box<Server>, since: Instant) -> Result<(), Ended> {
+        let moved = server.move_to(self.worker.id);
+        let mut server = moved.map_err(|error| {
+            let failure = Failure::server_lost(&self.record, Some(&error));
+            Ended::Failed(failure)
+        })?;
+        let now = Instant::now();
+        let stats = &self.record.pool.stats;
+        stats.server_assignment_count.add(1);
+        stats.wait_time.add_time(now.duration_since(since));
+        self.phase = Phase::Attached { since: now };
+        self.record.set_state(ClientState::Active);
+        self.record.server.store(server.record.id, Ordering::Relaxed);
+        server.record.set_state(ServerState::Active);
+        server.record.client.store(self.record.id, Ordering::Relaxed);
+        server.idle_since = now;
+        self.server = Some(server);
+        self.set_deadline();
+        Ok(())
+    }
+
+    fn pump_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let Some(server) = &mut self.server else { return Ok(false) };
+        if let Poll::Ready(Err(error)) = server.poll_flush(cx) {
+            self.on_server_lost(cx, &Failure::server_lost(&self.record, Some(&error)))?;
+            return Ok(true);
+        }
+        let worker = Rc::clone(&self.worker);
+        let mut buffer = worker.buffers.read.borrow_mut();
+        let size = match server.stream.poll_read(cx, &mut buffer) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0)) => {
+                self.on_server_lost(cx, &Failure::server_lost(&self.record, None))?;
+                return Ok(true);
+            }
+            Poll::Ready(Ok(size)) => size,
+            Poll::Ready(Err(error)) => {
+                self.on_server_lost(cx, &Failure::server_lost(&self.record, Some(&error)))?;
+                return Ok(true);
+            }
+        };
+        if server.received.is_empty() {
+            self.take_from_server(cx, &buffer[..size])?;
+        } else {
+            let mut kept = std::mem::take(&mut server.received);
+            kept.extend_from_slice(&buffer[..size]);
+            self.take_from_server(cx, &kept)?;
+        }
+        Ok(true)
+    }
+
+    fn take_from_server(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<(), Ended> {
+        let worker = Rc::clone(&self.worker);
+        let mut composed = worker.buffers.composed.borrow_mut();
+        let mut to_server = Vec::new();
+        let Some(server) = &mut self.server else { return Ok(()) };
+        let mut out = Outbox::new(data, &mut composed);
+        let taken =
+            self.session.on_server_bytes(data, &mut server.state, &mut out, &mut to_server);
+        if let Ok(done) = &taken {
+            server.received.extend_from_slice(&data[*done..]);
+        }
+        let to_client = out.finish();
+        if !to_client.is_empty() {
+            self.record.pool.stats.bytes_sent.add(to_client.len() as u64);
+            connection::send(&mut self.stream, &mut self.unsent, cx, to_client)
+                .map_err(|error| Ended::Lost(Some(error)))?;
+        }
+        drop(composed);
+        if let Err(fault) = taken {
+            return self.on_server_fault(cx, &fault);
+        }
+        if !to_server.is_empty() {
+            let sent = self.server.as_mut().map_or(Ok(()), |s| s.send(cx, &to_server));
+            if let Err(error) = sent {
+                let failure = Failure::server_lost(&self.record, Some(&error));
+                return self.on_server_lost(cx, &failure);
+            }
+        }
+        self.refuse_transaction_block()?;
+        self.return_if_clean();
+        if self.has_time_limits() {
+            self.set_deadline();
+        }
+        Ok(())
+    }
+
+    /// In statement mode a transaction block is the end of the session.
+    fn refuse_transaction_block(&self) -> Result<(), Ended> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let is_in_block = self.settings.pool_mode == crate::config::PoolMode::Statement
+            && server.state.status != TransactionStatus::Idle
+            && server.state.pipeline.is_empty();
+        if is_in_block {
+            return Err(Ended::Failed(Failure::new(Cause::TransactionInStatementMode)));
+        }
+        Ok(())
+    }
+
+    /// Gives the server back when the client is through with it.
+    #[inline]
+    fn return_if_clean(&mut self) {
+        let Some(server) = &self.server else { return };
+        if self.session.release(&server.state) == Release::Keep || !server.is_clean() {
+            return;
+        }
+        let Some(server) = self.server.take() else { return };
+        self.account(&server);
+        self.phase = Phase::Idle;
+        self.record.set_state(ClientState::Idle);
+        self.record.server.store(0, Ordering::Relaxed);
+        self.record.pool.release(server);
+        self.set_deadline();
+    }
+
+    /// Counts what was done on a server that is given back.
+    fn account(&mut self, server: &Server) {
+        let stats = &self.record.pool.stats;
+        stats.xact_count.add(1);
+        stats.query_count.add(u64::from(self.session.take_answered()));
+        if let Phase::Attached { since } = self.phase {
+            let held = since.elapsed();
+            stats.xact_time.add_time(held);
+            stats.query_time.add_time(held);
+        }
+        let statements = server.state.statements.len();
+        server.record.prepared_statements.store(statements, Ordering::Relaxed);
+        let prepared = self.session.prepared_statements();
+        self.record.prepared_statements.store(prepared, Ordering::Relaxed);
+    }
+
+    fn on_server_fault(
+        &mut self,
+        cx: &mut Context<'_>,
+        fault: &ServerFault,
+    ) -> Result<(), Ended> {
+        let failure = Failure::server_fault(&self.record, self.server.as_deref(), fault);
+        self.on_server_lost(cx, &failure)
+    }
+
+    /// The server is of no use any more: the client is told what that means for it.
+    fn on_server_lost(
+        &mut self,
+        cx: &mut Context<'_>,
+        failure: &Failure,
+    ) -> Result<(), Ended> {
+        let Some(server) = self.server.take() else { return Ok(()) };
+        failure.log(&self.record);
+        self.phase = Phase::Idle;
+        self.record.set_state(ClientState::Idle);
+        self.record.server.store(0, Ordering::Relaxed);
+        let mut answers = Vec::new();
+        let damage = self.session.on_server_lost(&server.state, &failure.report(), &mut answers);
+        let mid_message = server.state.is_mid_message();
+        self.record.pool.discard(server);
+        self.send_to_client(cx, &answers)?;
+        self.set_deadline();
+        match damage {
+            Damage::Statement => Ok(()),
+            Damage::Session if mid_message => Err(Ended::Cut(failure.clone())),
+            Damage::Session => Err(Ended::Terminated),
+        }
+    }
+
+    // ── Signals and time limits ──────────────────────────────────────────────────────────────
+
+    fn on_signals(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        let signals = self.record.take_signals();
+        if signals.contains(Signal::Kill) {
+            return Err(Ended::Failed(Failure::new(Cause::Killed)));
+        }
+        if signals.contains(Signal::Drain) {
+            self.drain = true;
+        }
+        if signals.contains(Signal::Cancel) {
+            self.cancel(cx)?;
+        }
+        if signals.contains(Signal::Deadline) {
+            self.on_deadline(cx)?;
+        }
+        Ok(())
+    }
+
+    /// Cancels what the client is waiting for: its place in the queue, or what its server runs.
+    fn cancel(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            self.leave_queue();
+            return self.refuse(cx, &Failure::checkout(&CheckoutError::Canceled));
+        }
+        if let Some(server) = &mut self.server
+            && !server.state.pipeline.is_empty()
+            && server.fence.is_down()
+        {
+            let under_way = server.fence.raise();
+            let target = server.cancel.clone();
+            let id = server.record.id;
+            self.worker.tasks.spawn(async move {
+                if let Err(error) = target.cancel().await {
+                    let reason = crate::pool::describe(&error);
+                    tracing::warn!(server = id, reason, "cancel request failed");
+                }
+                drop(under_way);
+            });
+        }
+        Ok(())
+    }
+
+    fn has_time_limits(&self) -> bool {
+        let settings = &self.settings;
+        settings.query_timeout.is_some()
+            || settings.idle_transaction_timeout.is_some()
+            || settings.transaction_timeout.is_some()
+    }
+
+    /// The limit that the client is under now, if any.
+    fn limit(&self) -> Option<Limit> {
+        let settings = &self.settings;
+        let limit = |after: Option<Duration>, cause| after.map(|after| Limit { after, cause });
+        match self.phase {
+            Phase::Idle => limit(settings.client_idle_timeout, Cause::ClientIdle),
+            Phase::Waiting { notified: false, .. } if settings.query_wait_notify.is_some() => {
+                let notify = limit(settings.query_wait_notify, Cause::WaitNotice);
+                let wait = limit(settings.query_wait_timeout, Cause::QueryWait);
+                earlier(notify, wait)
+            }
+            Phase::Waiting { .. } => limit(settings.query_wait_timeout, Cause::QueryWait),
+            Phase::Attached { .. } => {
+                let server = self.server.as_ref()?;
+                let is_running = !server.state.pipeline.is_empty();
+                let is_in_block = server.state.status != TransactionStatus::Idle;
+                let now = if is_running {
+                    limit(settings.query_timeout, Cause::QueryTime)
+                } else if self.session.is_busy(&server.state) {
+                    limit(settings.idle_transaction_timeout, Cause::IdleInTransaction)
+                } else {
+                    limit(settings.client_idle_timeout, Cause::ClientIdle)
+                };
+                let whole = (is_running || is_in_block)
+                    .then(|| limit(settings.transaction_timeout, Cause::TransactionTime))
+                    .flatten();
+                earlier(now, whole)
+            }
+        }
+    }
+
+    fn set_deadline(&self) {
+        let due = self.limit().map(|limit| {
+            let after = match (limit.cause, self.phase) {
+                (
+                    Cause::TransactionTime | Cause::QueryWait,
+                    Phase::Attached { since } | Phase::Waiting { since, .. },
+                ) => limit.after.saturating_sub(since.elapsed()),
+                _ => limit.after,
+            };
+            self.worker.clients.after(after)
+        });
+        self.record.set_deadline(due);
+    }
+
+    fn on_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        let Some(Limit { after, cause }) = self.limit() else { return Ok(()) };
+        match cause {
+            Cause::WaitNotice => {
+                if let Phase::Waiting { notified, .. } = &mut self.phase {
+                    *notified = true;
+                }
+                self.send_to_client(cx, &Failure::timeout(cause, after).notice())?;
+                self.set_deadline();
+                Ok(())
+            }
+            Cause::QueryWait => {
+                self.leave_queue();
+                self.refuse(cx, &Failure::timeout(cause, after))
+            }
+            _ => Err(Ended::Failed(Failure::timeout(cause, after))),
+        }
+    }
+}
+
+fn earlier(a: Option<Limit>, b: Option<Limit>) -> Option<Limit> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.after < a.after { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+impl Future for &mut Relay {
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        match self.advance(cx) {
+            Ok(()) => Poll::Pending,
+            Err(ended) => Poll::Ready(ended),
+        }
+    }
+}
+
+/// How long a client may take to take its farewell.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Relay {
+    /// How the pool's mode appears to a session.
+    pub fn mode(settings: &PoolSettings) -> Mode {
+        match settings.pool_mode {
+            crate::config::PoolMode::Session => Mode::Session,
+            crate::config::PoolMode::Transaction => Mode::Transaction,
+            crate::config::PoolMode::Statement => Mode::Statement,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! How a client's bytes are to be read as SQL.
+
+use crate::sql::{Builtins, Env};
+
+/// What the reported parameters say about string literals and characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dialect {
+    standard_conforming_strings: bool,
+    ascii_safe_encoding: bool,
+}
+
+/// Encodings in which a byte below 0x80 may be the second half of a character (manual, "Character
+/// Set Support"; they are client-only for that reason).
+const UNSAFE_ENCODINGS: [&[u8]; 7] =
+    [b"BIG5", b"GB18030", b"GBK", b"JOHAB", b"SHIFT_JIS_2004", b"SJIS", b"UHC"];
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self { standard_conforming_strings: true, ascii_safe_encoding: true }
+    }
+}
+
+impl Dialect {
+    /// Takes a ParameterStatus.
+    pub(super) fn on_parameter_status(&mut self, name: &[u8], value: &[u8]) {
+        if name.eq_ignore_ascii_case(b"standard_conforming_strings") {
+            self.standard_conforming_strings = value == b"on";
+        } else if name.eq_ignore_ascii_case(b"client_encoding") {
+            let is_unsafe = |encoding: &&[u8]| value.eq_ignore_ascii_case(encoding);
+            self.ascii_safe_encoding = !UNSAFE_ENCODINGS.iter().any(is_unsafe);
+        }
+    }
+
+    /// For the classifier.
+    pub(super) fn env(self) -> Env<'static> {
+        Env {
+            standard_conforming_strings: self.standard_conforming_strings,
+            ascii_safe_encoding: self.ascii_safe_encoding,
+            max_len: super::HOLD_LIMIT,
+            knowledge: &Builtins,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reported_parameters_decide_how_text_is_read() {
+        let mut dialect = Dialect::default();
+        dialect.on_parameter_status(b"client_encoding", b"SJIS");
+        dialect.on_parameter_status(b"standard_conforming_strings", b"off");
+        assert!(!dialect.env().ascii_safe_encoding && !dialect.env().standard_conforming_strings);
+        dialect.on_parameter_status(b"client_encoding", b"UTF8");
+        dialect.on_parameter_status(b"standard_conforming_strings", b"on");
+        assert_eq!(dialect, Dialect::default());
+    }
+}
