@@ -17,7 +17,7 @@ use toml::{
 use super::{
     database::{AuthOverrides, Database, Host, LONGEST_NAME, Peer, Server, User},
     error::{ConfigError, Fault, Location, Problem, nearest},
-    keys::{self, Scope, Section},
+    keys::{self, Scope, Section, Settings as _},
     pool_settings::{PoolOverrides, PoolSettings},
     process::Process,
     secret::{self, Secret},

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use toml::de::DeValue;
 
-use super::value::{Context, Value};
+use super::value::{Context, Value, Wrong};
 
 /// One key of the configuration file.
 #[derive(Debug)]
@@ -70,6 +70,23 @@ pub enum Scope {
     NotUser,
     /// In users: it counts over all databases.
     NotDatabase,
+}
+
+/// A struct of settings that can be reached by key, as `settings!` makes them.
+pub(crate) trait Settings {
+    /// Sets one key; `None` if there is no such key here.
+    fn set(
+        &mut self,
+        key: &str,
+        value: &DeValue<'_>,
+        context: &Context<'_>,
+    ) -> Option<Result<(), Wrong>>;
+
+    /// What `SHOW CONFIG` prints for one key; `None` if there is no such key here.
+    fn show(&self, key: &str) -> Option<String>;
+
+    /// Takes the value of one key from `other`.
+    fn copy_from(&mut self, other: &Self, key: &str);
 }
 
 impl Section {
@@ -311,9 +328,10 @@ macro_rules! settings {
                 scope: settings!(@scope $section $($scope)?),
                 in_pgbouncer: settings!(@origin $origin),
             },)+)+];
+        }
 
-            /// Sets one key; `None` if there is no such key here.
-            pub(crate) fn set(
+        impl Settings for $name {
+            fn set(
                 &mut self,
                 key: &str,
                 value: &DeValue<'_>,
@@ -332,8 +350,7 @@ macro_rules! settings {
                 }
             }
 
-            /// What `SHOW CONFIG` prints for one key.
-            pub(crate) fn show(&self, key: &str) -> Option<String> {
+            fn show(&self, key: &str) -> Option<String> {
                 match key {
                     $($( settings!(@key $field $($key)?) => Some(self.$field.show()), )+)+
                     _ => {
@@ -345,8 +362,7 @@ macro_rules! settings {
                 }
             }
 
-            /// Takes the value of one key from `other`.
-            pub(crate) fn copy_from(&mut self, other: &Self, key: &str) {
+            fn copy_from(&mut self, other: &Self, key: &str) {
                 match key {
                     $($( settings!(@key $field $($key)?) => {
                         self.$field.clone_from(&other.$field);

@@ -9,6 +9,7 @@
 
 mod check;
 mod database;
+mod diff;
 mod error;
 mod file;
 mod keys;
@@ -17,6 +18,7 @@ mod process;
 mod secret;
 mod types;
 mod units;
+mod url;
 mod userlist;
 mod value;
 
@@ -27,15 +29,15 @@ use std::{
     sync::Arc,
 };
 
-use toml::de::DeValue;
-
 use self::{
     check::TlsContents,
     file::{CONSOLE_NAMES, Draft, FALLBACK},
+    keys::Settings as _,
     value::Context,
 };
 pub use self::{
     database::{AuthOverrides, AuthQuery, Database, Host, LONGEST_NAME, Peer, Server, User},
+    diff::{Changes, DatabaseChange, SetError, SettingChange, UserChange},
     error::{ConfigError, Fault, Location, Problem},
     keys::{Key, Reload, Scope, Section},
     pool_settings::{PoolOverrides, PoolSettings},
@@ -128,6 +130,24 @@ impl Config {
                 variable: env,
             },
         )
+    }
+
+    /// What `--primary`, `--replica` and `--listen` mean without a file.
+    ///
+    /// The servers are those of the URLs. The database of the URL is configured under its name, and
+    /// every other database of the servers is reached through `"*"`. The URL's user is the one user of
+    /// pgweir, may use the console, and must give the URL's password, which is also what the servers
+    /// are given. A URL without a password lets everybody in, so it is served on loopback only.
+    /// Without a user in the URL, clients keep their own user names.
+    ///
+    /// # Errors
+    /// The argument that cannot be used, and why.
+    pub fn from_urls(
+        primary: &str,
+        replicas: &[String],
+        listen: Option<&str>,
+    ) -> Result<Self, ConfigError> {
+        url::configuration(primary, replicas, listen)
     }
 
     /// The database a client asks for: the one of that name, or `"*"` under that name. A name that no

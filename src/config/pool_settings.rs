@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{
-    keys::{Key, Reload, Scope, Section, default_of, overrides, settings},
+    keys::{Key, Reload, Scope, Section, Settings, default_of, overrides, settings},
     types::{
         Consistency, ConsistencyScope, LoadBalance, OnLag, PoolMode, PrimaryReads, RouteTo,
         StatefulPolicy,

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    keys::{Key, Reload, Scope, Section, default_of, settings},
+    keys::{Key, Reload, Scope, Section, Settings, default_of, settings},
     types::{AuthType, SslMode, TlsProtocols},
     value::{Context, FileMode, Value, Wrong},
 };
