@@ -12,6 +12,8 @@ mod database;
 mod diff;
 mod error;
 mod file;
+mod import_pgbouncer;
+mod ini;
 mod keys;
 mod pool_settings;
 mod process;
@@ -39,6 +41,8 @@ pub use self::{
     database::{AuthOverrides, AuthQuery, Database, Host, LONGEST_NAME, Peer, Server, User},
     diff::{Changes, DatabaseChange, SetError, SettingChange, UserChange},
     error::{ConfigError, Fault, Location, Problem},
+    import_pgbouncer::{Imported, import_pgbouncer},
+    ini::IniError,
     keys::{Key, Reload, Scope, Section},
     pool_settings::{PoolOverrides, PoolSettings},
     process::{ClientTls, Process, ServerTls},
