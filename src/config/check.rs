@@ -19,12 +19,15 @@ use super::{
     file::Draft,
     pool_settings::PoolSettings,
     process::Process,
-    secret::PasswordForm,
+    secret::{self, PasswordForm},
     types::{AuthType, Role, SslMode},
 };
 
 /// The largest message PostgreSQL's protocol can have: a signed 32-bit length.
 const LARGEST_PACKET: u64 = 2_147_483_647;
+
+/// Longer than any network is waited for; a number copied from PgBouncer is longer still.
+const LONGEST_USER_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// The result of [`check`].
 #[derive(Default)]
@@ -161,6 +164,14 @@ impl Findings {
                 "must be at least 1; 4096 is PostgreSQL's default",
             );
         }
+        if process
+            .tcp_user_timeout
+            .is_some_and(|timeout| timeout > LONGEST_USER_TIMEOUT)
+        {
+            let why =
+                "is longer than an hour; PgBouncer counts milliseconds here, so write the unit";
+            self.fault("pgweir.tcp_user_timeout", why);
+        }
         self.positive(
             "pgweir",
             &[
@@ -242,7 +253,7 @@ impl Findings {
         let mut digest = Sha256::new();
         for (path, which) in files.into_iter().zip(["key", "cert", "ca"]) {
             let Some(path) = path else { continue };
-            match regular(path).and_then(|()| fs::read(path)) {
+            match secret::regular(path).and_then(|_| fs::read(path)) {
                 Ok(content) => {
                     digest.update(which);
                     digest.update(Sha256::digest(&content));
@@ -251,7 +262,7 @@ impl Findings {
             }
         }
         if let Some(key) = files[0]
-            && super::secret::is_world_readable(key)
+            && secret::is_world_readable(key)
         {
             let key = key.display();
             self.warnings.push(format!(
@@ -278,7 +289,7 @@ impl Findings {
         ];
         for (key, path) in files {
             if let Some(path) = path
-                && let Err(reason) = regular(path)
+                && let Err(reason) = secret::regular(path)
             {
                 self.file(key, path, reason);
             }
@@ -433,16 +444,6 @@ impl Findings {
         let pool = database.overrides.over(defaults);
         self.pool(path, &pool);
     }
-}
-
-fn regular(path: &Path) -> io::Result<()> {
-    if fs::metadata(path)?.is_file() {
-        return Ok(());
-    }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "not a regular file",
-    ))
 }
 
 fn requires_tls(process: &Process) -> bool {

@@ -13,7 +13,8 @@ use super::{
     database::{Database, User},
     error::{Fault, nearest},
     file::Draft,
-    keys::{self, Reload, Section, Settings as _},
+    keys::{self, Reload, Section},
+    table::Settings as _,
     value::{Context, Wrong},
 };
 
@@ -261,7 +262,7 @@ impl Config {
             .source
             .as_deref()
             .and_then(Path::parent)
-            .unwrap_or(Path::new(""));
+            .unwrap_or_else(|| Path::new(""));
         let context = Context {
             base_dir,
             variable: &|_| None,

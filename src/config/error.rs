@@ -138,11 +138,17 @@ impl Location {
     }
 }
 
+/// No key is as long, in bytes; the search for a near word takes its square.
+const LONGEST_WORD: usize = 64;
+
 /// The candidate that `word` most likely meant, if any is near enough to be no guess.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if word.len() > LONGEST_WORD {
+        return None;
+    }
     let close = (word.chars().count() / 3).max(1);
     candidates
         .into_iter()

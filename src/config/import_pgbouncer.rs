@@ -61,7 +61,7 @@ struct Import {
 pub fn import_pgbouncer(path: &Path) -> Result<Imported, IniError> {
     let entries = ini::read(path)?;
     let mut import = Import {
-        directory: path.parent().unwrap_or(Path::new("")).to_path_buf(),
+        directory: path.parent().unwrap_or_else(|| Path::new("")).to_path_buf(),
         ..Import::default()
     };
     let last = |name: &str| {
@@ -72,7 +72,7 @@ pub fn import_pgbouncer(path: &Path) -> Result<Imported, IniError> {
     };
     import.socket_directory = last("unix_socket_dir")
         .filter(|dir| !dir.is_empty())
-        .unwrap_or("/tmp".to_owned());
+        .unwrap_or_else(|| "/tmp".to_owned());
     for (name, value) in DEFAULTS {
         if last(name).is_none() {
             import.general(name, value, "");

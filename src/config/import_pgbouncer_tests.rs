@@ -14,9 +14,7 @@ fn import(files: &[(&str, &str)]) -> (Imported, Config) {
     (imported, config)
 }
 
-#[test]
-fn a_whole_installation_comes_over() {
-    let ini = r#"
+const INI: &str = r#"
 ;; a usual file
 [databases]
 app = host=10.0.0.1 port=5433 dbname=app_prod pool_size=7 user=app password='it''s ${x}' connect_query='SELECT 1'
@@ -45,14 +43,24 @@ tcp_user_timeout = 30000
 log_connections = 0
 so_reuseport = yes
 "#;
-    let pool = "pool_mode = transaction\ndefault_pool_size = 15\nquery_wait_timeout = 30\nserver_lifetime = 0\n";
-    let users = "\"alice\" \"md5d41d8cd98f00b204e9800998ecf8427e\"\n\"b\\\"o\" \"p$${w\"\n";
-    let users = &users.replace("\\\"", "\"\"");
-    let (imported, config) = import(&[
-        ("pgbouncer.ini", ini),
-        ("pool.ini", pool),
-        ("userlist.txt", users),
-    ]);
+
+const POOL_INI: &str = "pool_mode = transaction\ndefault_pool_size = 15\nquery_wait_timeout = 30\nserver_lifetime = 0\n";
+
+const USERLIST: &str = r#""alice" "md5d41d8cd98f00b204e9800998ecf8427e"
+"b""o" "p$${w"
+"#;
+
+fn installation() -> (Imported, Config) {
+    import(&[
+        ("pgbouncer.ini", INI),
+        ("pool.ini", POOL_INI),
+        ("userlist.txt", USERLIST),
+    ])
+}
+
+#[test]
+fn the_process_comes_over() {
+    let (_, config) = installation();
     let process = &config.process;
     assert_eq!(
         (process.listen_addr.as_slice(), process.listen_port),
@@ -65,6 +73,12 @@ so_reuseport = yes
     assert!(!process.log_connections && process.so_reuseport);
     assert!(process.server_tls.protocols.v1_2 && !process.server_tls.protocols.v1_3);
     assert_eq!(process.max_client_conn, 100, "PgBouncer's default");
+    assert_eq!(config.peers().next().unwrap().port, 6433);
+}
+
+#[test]
+fn the_pools_come_over() {
+    let (_, config) = installation();
     assert_eq!(config.defaults.pool_size, 15);
     assert_eq!(
         config.defaults.query_wait_timeout,
@@ -76,12 +90,14 @@ so_reuseport = yes
         config.defaults.ignore_startup_parameters,
         ["extra_float_digits", "search_path"]
     );
+}
 
+#[test]
+fn the_databases_come_over() {
+    let (_, config) = installation();
     let app = config.database("app").unwrap();
-    assert_eq!(
-        (app.servers[0].to_string().as_str(), app.server_dbname()),
-        ("10.0.0.1:5433", "app_prod")
-    );
+    assert_eq!(app.servers[0].to_string(), "10.0.0.1:5433");
+    assert_eq!(app.server_dbname(), "app_prod");
     assert_eq!(app.password.as_ref().unwrap().expose(), "it's ${x}");
     assert_eq!(
         (app.settings.pool_size, app.connect_query.as_deref()),
@@ -91,13 +107,17 @@ so_reuseport = yes
         config.database("local").unwrap().servers[0].host,
         Host::Unix("/tmp".into())
     );
-    let weird = config.database("we\"ird").unwrap();
+    let weird = config.database("we\"ird").unwrap().settings.clone();
     assert_eq!(
-        (weird.settings.pool_mode, weird.settings.reserve_pool_size),
+        (weird.pool_mode, weird.reserve_pool_size),
         (PoolMode::Session, 3)
     );
     assert_eq!(config.database("any").unwrap().servers[0].role, Role::Auto);
+}
 
+#[test]
+fn the_users_come_over_with_their_passwords() {
+    let (imported, config) = installation();
     let alice = config.user("alice").unwrap();
     assert_eq!(
         alice.passwords[0].expose(),
@@ -105,8 +125,6 @@ so_reuseport = yes
     );
     assert_eq!(alice.overrides.max_user_connections, Some(Some(5)));
     assert_eq!(config.user("b\"o").unwrap().passwords[0].expose(), "p$${w");
-    assert_eq!(config.peers().next().unwrap().port, 6433);
-
     let told = imported.warnings.join("\n");
     for what in [
         "logfile has no equivalent",

@@ -75,7 +75,10 @@ fn read_into(
             if depth == DEEPEST {
                 return Err(wrong("%include nests too deep"));
             }
-            let included = path.parent().unwrap_or(Path::new("")).join(included.trim());
+            let included = path
+                .parent()
+                .unwrap_or_else(|| Path::new(""))
+                .join(included.trim());
             read_into(&included, depth + 1, section, entries)?;
         } else if let Some(name) = line.strip_prefix('[') {
             let name = name

@@ -5,19 +5,22 @@
 //! knows no sockets, no clock and no other module. Files are read here and nowhere else while loading.
 //!
 //! Where to look: [`process`] and [`pool_settings`] are the tables of keys, [`keys`] what a key is,
-//! [`file`] the reader, [`check`] the rules between settings.
+//! `file` how sections are read, [`check`] the rules between settings.
 
 mod check;
 mod database;
 mod diff;
 mod error;
+mod example;
 mod file;
 mod import_pgbouncer;
 mod ini;
 mod keys;
 mod pool_settings;
 mod process;
+mod reader;
 mod secret;
+mod table;
 mod types;
 mod units;
 mod url;
@@ -34,7 +37,7 @@ use std::{
 use self::{
     check::TlsContents,
     file::{CONSOLE_NAMES, Draft, FALLBACK},
-    keys::Settings as _,
+    table::Settings as _,
     value::Context,
 };
 pub use self::{
@@ -106,7 +109,7 @@ impl Config {
             reason = "this is where the environment comes in"
         )]
         let variable = |name: &str| std::env::var(name).ok();
-        let base_dir = path.parent().unwrap_or(Path::new(""));
+        let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
         file::read(
             &text,
             Some(path),
@@ -256,9 +259,14 @@ impl Config {
         settings
     }
 
-    /// The table of keys, for documentation.
+    /// The table of keys.
     pub fn keys() -> impl Iterator<Item = &'static Key> {
         keys::all()
+    }
+
+    /// The text of `pooler.toml.example`: every key with its default.
+    pub fn example() -> String {
+        example::text()
     }
 
     pub(crate) fn assemble(draft: Draft, tls: TlsContents) -> Self {

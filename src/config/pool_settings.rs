@@ -1,6 +1,6 @@
 //! Settings of a pool: section `[pool]`, repeated in databases and users.
 //!
-//! A table, nothing else; see [`super::keys`] for how to read it. A pool is what one user uses of one
+//! A table, nothing else; see [`super::table`] for how to read it. A pool is what one user uses of one
 //! database. `not_user` keys belong to a database's servers, `not_database` keys count over all
 //! databases of a user.
 
@@ -9,7 +9,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{
-    keys::{Key, Reload, Scope, Section, Settings, default_of, overrides, settings},
+    keys::{Key, Reload, Scope, Section},
+    table::{Settings, default_of, overrides, settings},
     types::{
         Consistency, ConsistencyScope, LoadBalance, OnLag, PoolMode, PrimaryReads, RouteTo,
         StatefulPolicy,
@@ -67,7 +68,7 @@ pool_table! {
         transaction_timeout: Option<Duration> = 0, reload, pgbouncer;
         /// Time a client may be idle outside a transaction; 0 for ever.
         client_idle_timeout: Option<Duration> = 0, reload, pgbouncer;
-        /// Startup parameters to accept and ignore, such as those a driver sends and PostgreSQL does not know.
+        /// Startup parameters to accept and ignore.
         ignore_startup_parameters: Vec<String> = [], reload, pgbouncer;
         /// Add the client's address to application_name.
         application_name_add_host: bool = false, reload, pgbouncer;
@@ -93,7 +94,7 @@ pool_table! {
         server_reset_query: Option<String> = "DISCARD ALL", reload, pgbouncer;
         /// Run it in the other modes too, after each transaction.
         server_reset_query_always: bool = false, reload, pgbouncer;
-        /// Time to clean up after a client that left in mid-transaction (cancel, ROLLBACK, check) before the connection is closed instead.
+        /// Time to clean up after a client that left in mid-transaction; then the connection is closed.
         server_recovery_timeout: Duration = "5s", reload, ours;
         /// On RECONNECT, close connections at the end of the transaction even in session mode.
         server_fast_close: bool = false, reload, pgbouncer;

@@ -1,6 +1,6 @@
 //! Settings of the process: section `[pgweir]`.
 //!
-//! A table, nothing else; see [`super::keys`] for how to read it. What PgBouncer has keeps its name.
+//! A table, nothing else; see [`super::table`] for how to read it. What PgBouncer has keeps its name.
 //! Defaults that differ from PgBouncer's: `listen_addr`, `max_client_conn`, `auth_type`,
 //! `listen_backlog` and the TCP keepalive, and there is no Unix socket unless one is asked for.
 
@@ -9,7 +9,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    keys::{Key, Reload, Scope, Section, Settings, default_of, settings},
+    keys::{Key, Reload, Scope, Section},
+    table::{Settings, default_of, settings},
     types::{AuthType, SslMode, TlsProtocols},
     value::{Context, FileMode, Value, Wrong},
 };
@@ -18,11 +19,11 @@ settings! {
     /// Settings of the whole process.
     pub struct Process in Process {
         "Listening" {
-            /// TCP addresses: one, a list, "*" for all, [] for none.
+            /// TCP addresses: one, a list, "*" for all, an empty list for none.
             listen_addr: Vec<String> = "127.0.0.1", restart, pgbouncer;
             /// TCP port; 0 lets the system choose one.
             listen_port: u16 = 6432, restart, pgbouncer;
-            /// Directory of the Unix socket; "" for none. One that others may write to, such as /tmp, lets them take the socket's place first.
+            /// Directory of the Unix socket; "" for none. Not /tmp: others could put a socket there first.
             unix_socket_dir: Option<PathBuf> = "", restart, pgbouncer;
             /// Permissions of the Unix socket.
             unix_socket_mode: FileMode = "0777", restart, pgbouncer;
@@ -34,9 +35,9 @@ settings! {
             so_reuseport: bool = false, restart, pgbouncer;
             /// Threads that serve clients; 0 for the number that measured best.
             workers: usize = 0, restart, ours;
-            /// Number of this process among [peers], which cancel requests are passed on to; 0 for none.
+            /// Number of this process among `[peers]`, for cancel requests; 0 for none.
             peer_id: u16 = 0, restart, pgbouncer;
-            /// Address of the Prometheus endpoint, /livez and /readyz, such as "127.0.0.1:9127"; "" for none.
+            /// Address of /metrics, /livez and /readyz, such as "127.0.0.1:9127"; "" for none.
             metrics_listen: Option<SocketAddr> = "", restart, ours;
         }
         "Clients" {
@@ -50,7 +51,7 @@ settings! {
         "Authentication" {
             /// How clients prove who they are: trust, plain, md5, scram-sha-256, cert or hba.
             auth_type: AuthType = "scram-sha-256", reload, pgbouncer;
-            /// File of users and passwords in PgBouncer's userlist.txt form; [users] come first.
+            /// File of users and passwords in PgBouncer's userlist.txt form; `[users]` come first.
             auth_file: Option<PathBuf> = "", reload, pgbouncer;
             /// File of rules in pg_hba.conf form, for auth_type = "hba".
             auth_hba_file: Option<PathBuf> = "", reload, pgbouncer;
@@ -78,7 +79,7 @@ settings! {
         "Cancel and shutdown" {
             /// Time a cancel request may wait for a connection to its server.
             cancel_wait_timeout: Option<Duration> = "10s", reload, pgbouncer;
-            /// Time SUSPEND and a second process wait for buffers to empty.
+            /// Time SUSPEND waits for buffers to empty.
             suspend_timeout: Option<Duration> = "10s", reload, pgbouncer;
             /// Time a graceful shutdown waits for transactions to end; 0 waits for ever.
             shutdown_timeout: Option<Duration> = "60s", reload, ours;
@@ -96,7 +97,7 @@ settings! {
             tcp_keepidle: Option<Duration> = "120s", reload, pgbouncer;
             /// Time between keepalives; 0 for the system's.
             tcp_keepintvl: Option<Duration> = "30s", reload, pgbouncer;
-            /// Time sent data may stay unacknowledged; it also ends clients that stop reading. Milliseconds in PgBouncer: write the unit.
+            /// Time sent data may stay unacknowledged; also ends clients that stop reading. Write the unit.
             tcp_user_timeout: Option<Duration> = 0, reload, pgbouncer;
             /// Longest time the addresses of a host name are kept.
             dns_max_ttl: Duration = "15s", reload, pgbouncer;
@@ -104,7 +105,7 @@ settings! {
             dns_nxdomain_ttl: Duration = "15s", reload, pgbouncer;
         }
         "Logging and statistics" {
-            /// What to log: error, warn, info, debug or trace, also per module ("info,pgweir::pool=debug").
+            /// error, warn, info, debug or trace, also per module: "info,pgweir::pool=debug".
             log_level: String = "info", restart, ours;
             /// Log each login.
             log_connections: bool = true, reload, pgbouncer;

@@ -8,8 +8,11 @@ use std::{fmt, fs, io, path::Path, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use subtle::ConstantTimeEq as _;
 
-/// A file that holds a secret may be this long, in bytes; a longer one is a mistake.
-const LONGEST_FILE: u64 = 64 << 10;
+/// A file that holds one secret may be this long, in bytes; a longer one is a mistake.
+const LONGEST_SECRET: u64 = 64 << 10;
+
+/// The same for a file of many users.
+pub(crate) const LONGEST_USERLIST: u64 = 64 << 20;
 
 /// A password or a stored form of one. Shown as `[hidden]`; read with [`Secret::expose`].
 #[derive(Clone)]
@@ -68,25 +71,36 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Reads a secret from a file: its text without the final line end. Only regular files, so that a
-/// device or a pipe cannot stall a reload.
+/// Reads a secret from a file: its text without the final line end.
 pub(crate) fn read_file(path: &Path) -> io::Result<String> {
-    let found = fs::metadata(path)?;
-    if !found.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
-    }
-    if found.len() > LONGEST_FILE {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "longer than 64 kB",
-        ));
-    }
-    let text = fs::read_to_string(path)?;
+    let text = read_text(path, LONGEST_SECRET)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
+/// Reads a text of at most `longest` bytes. Only regular files, so that a device or a pipe cannot
+/// stall a reload.
+pub(crate) fn read_text(path: &Path, longest: u64) -> io::Result<String> {
+    let length = regular(path)?;
+    if length > longest {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "too long for what it should hold",
+        ));
+    }
+    fs::read_to_string(path)
+}
+
+/// The length of a regular file, in bytes; anything else is an error.
+pub(crate) fn regular(path: &Path) -> io::Result<u64> {
+    let found = fs::metadata(path)?;
+    if found.is_file() {
+        return Ok(found.len());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "not a regular file",
+    ))
 }
 
 /// Whether every user of the machine may read the file.

@@ -123,6 +123,17 @@ fn a_limit_that_does_not_fit_a_smaller_pool_is_cut() {
     assert_eq!(config.pool(&app, "a").min_pool_size, 2);
 }
 
+/// Each text is refused with a message that contains the second part.
+fn each_says(cases: &[(&str, &str)]) {
+    for (text, want) in cases {
+        let error = refused(text);
+        assert!(
+            error.contains(want),
+            "{text}\n  said: {error}\n  not:  {want}"
+        );
+    }
+}
+
 #[test]
 fn problems_say_where_what_and_what_instead() {
     let cases = [
@@ -187,6 +198,13 @@ fn problems_say_where_what_and_what_instead() {
             "[pgweir]\nauth_file = \"users.txt\"",
             "names /nowhere/users.txt: ",
         ),
+    ];
+    each_says(&cases);
+}
+
+#[test]
+fn problems_of_databases_and_users_say_the_same() {
+    let cases = [
         (
             "[databases.a]\nservers = []",
             "`databases.a.servers` is empty",
@@ -238,13 +256,7 @@ fn problems_say_where_what_and_what_instead() {
         ("[pool]\npool_mode.x = 1", "cannot be a table"),
         ("pool = 1", "`pool` cannot be 1: write a table"),
     ];
-    for (text, want) in cases {
-        let error = refused(text);
-        assert!(
-            error.contains(want),
-            "{text}\n  said: {error}\n  not:  {want}"
-        );
-    }
+    each_says(&cases);
 }
 
 #[test]
@@ -375,4 +387,81 @@ fn auth_query_is_resolved_per_database() {
     );
     let config = good(APP);
     assert_eq!(config.auth_query(&config.database("app").unwrap()), None);
+}
+
+#[test]
+fn every_key_outside_the_two_tables_is_read_where_it_is_listed() {
+    let server = "servers = [{ host = \"h\" }]";
+    for key in Config::keys() {
+        let (name, value) = (key.name, key.default);
+        let text = match key.section {
+            Section::Database if name == "servers" => format!("[databases.d]\n{name} = {value}"),
+            Section::Database => {
+                let user = if name.starts_with("password") {
+                    "user = \"u\"\n"
+                } else {
+                    ""
+                };
+                format!("[databases.\"*\"]\n{server}\n{user}{name} = {value}")
+            }
+            Section::Server if name == "host" => continue,
+            Section::Server => {
+                format!("[databases.d]\nservers = [{{ host = \"h\", {name} = {value} }}]")
+            }
+            Section::User => format!("[users.u]\n{name} = {value}"),
+            Section::Peer if name == "host" => continue,
+            Section::Peer => {
+                format!("[pgweir]\npeer_id = 1\n[peers.2]\nhost = \"h\"\n{name} = {value}")
+            }
+            Section::Process | Section::Pool => continue,
+        };
+        let environment = |_: &str| Some("x".to_owned());
+        match Config::parse(&text, Path::new("/nowhere"), &environment) {
+            Ok(_) => {}
+            Err(error) => {
+                let error = error.to_string();
+                let only_missing = name == "password_file" && error.contains("No such file");
+                assert!(only_missing, "{text}\n{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_is_refused_where_it_has_no_meaning() {
+    for key in Config::keys().filter(|key| key.section == Section::Pool) {
+        let (name, value) = (key.name, key.default);
+        for (section, table) in [
+            (
+                Section::Database,
+                "[databases.d]\nservers = [{ host = \"h\" }]",
+            ),
+            (Section::User, "[users.u]"),
+        ] {
+            let text = format!("{table}\n{name} = {value}");
+            assert_eq!(parse(&text).is_ok(), key.allowed_in(section), "{text}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(at in 0_usize..12_000, len in 0_usize..40, junk in ".{0,12}") {
+        let mut text: String = Config::example().replace("\n#", "\n");
+        let floor = |text: &str, mut at: usize| {
+            at = at.min(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let start = floor(&text, at);
+        let end = floor(&text, start + len);
+        text.replace_range(start..end, &junk);
+        for text in [&text, &junk] {
+            if let Err(error) = parse(text) {
+                proptest::prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
 }

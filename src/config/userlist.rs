@@ -15,9 +15,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<(String, String)>, (usize, &'stati
         let at = |rest: &str| line_start + line.len() - rest.len();
         let rest = line.trim_start();
         if !rest.is_empty() && !rest.starts_with([';', '#']) {
-            let (user, rest) = quoted(rest).ok_or((at(rest), "a user name in double quotes"))?;
+            let (user, rest) =
+                quoted(rest).ok_or_else(|| (at(rest), "a user name in double quotes"))?;
             let rest = rest.trim_start();
-            let (password, _) = quoted(rest).ok_or((at(rest), "a password in double quotes"))?;
+            let (password, _) =
+                quoted(rest).ok_or_else(|| (at(rest), "a password in double quotes"))?;
             if user.is_empty() {
                 return Err((line_start, "a user name"));
             }

@@ -392,7 +392,7 @@ impl Value for FileMode {
             return mode
                 .filter(|mode| *mode <= 0o777)
                 .map(Self)
-                .ok_or(Wrong::new(value, allowed));
+                .ok_or_else(|| Wrong::new(value, allowed));
         }
         parsed(value, context, allowed, |text| {
             u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8)
