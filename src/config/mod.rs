@@ -4,8 +4,8 @@
 //! typed and every contradiction was refused when it was made, so nothing downstream validates. It
 //! knows no sockets, no clock and no other module. Files are read here and nowhere else while loading.
 //!
-//! Where to look: [`process`] and [`pool_settings`] are the tables of keys, [`keys`] what a key is,
-//! `file` how sections are read, [`check`] the rules between settings.
+//! Where to look: `process` and `pool_settings` are the tables of keys, `keys` what a key is,
+//! `file` how sections are read, `check` the rules between settings.
 
 mod check;
 mod database;
