@@ -1,1 +1,5 @@
-//! (being built)
+//! One task per client: its login, and the relay between it and its server.
+
+pub mod buffers;
+pub mod error;
+pub mod relay;

@@ -87,8 +87,8 @@ enum Phase {
     Idle,
     /// It is in the queue for a server.
     Waiting { since: Instant, notified: bool },
-    /// It has a server since.
-    Attached { since: Instant },
+    /// It has a server since; `greeted` once that was given the client's settings.
+    Attached { since: Instant, greeted: bool },
 }
 
 /// A limit on time that a client is under.
@@ -312,10 +312,9 @@ impl Relay {
         let mut answers = Vec::new();
         let Some(server) = &mut self.server else { return Ok(data) };
         let mut out = Outbox::new(data, &mut composed);
-        if !Arc::ptr_eq(&server.state.settings, self.session.settings())
-            && server.state.is_clean()
-        {
-            self.session.attach(&mut server.state, out.own());
+        if let Phase::Attached { greeted: greeted @ false, .. } = &mut self.phase {
+            *greeted = true;
+            self.session.attach(&mut server.state, &mut out);
         }
         let taken = self.session.on_client_bytes(
             data,
@@ -404,7 +403,7 @@ impl Relay {
         let stats = &self.record.pool.stats;
         stats.server_assignment_count.add(1);
         stats.wait_time.add_time(now.duration_since(since));
-        self.phase = Phase::Attached { since: now };
+        self.phase = Phase::Attached { since: now, greeted: false };
         self.record.set_state(ClientState::Active);
         self.record.server.store(server.record.id, Ordering::Relaxed);
         server.record.set_state(ServerState::Active);
@@ -514,7 +513,7 @@ impl Relay {
         let stats = &self.record.pool.stats;
         stats.xact_count.add(1);
         stats.query_count.add(u64::from(self.session.take_answered()));
-        if let Phase::Attached { since } = self.phase {
+        if let Phase::Attached { since, .. } = self.phase {
             let held = since.elapsed();
             stats.xact_time.add_time(held);
             stats.query_time.add_time(held);
@@ -644,7 +643,7 @@ impl Relay {
             let after = match (limit.cause, self.phase) {
                 (
                     Cause::TransactionTime | Cause::QueryWait,
-                    Phase::Attached { since } | Phase::Waiting { since, .. },
+                    Phase::Attached { since, .. } | Phase::Waiting { since, .. },
                 ) => limit.after.saturating_sub(since.elapsed()),
                 _ => limit.after,
             };

@@ -316,14 +316,15 @@ impl Session {
         Ok(Plan::Wait(done))
     }
 
-    /// Gives the session a server. What the server must be told first is appended to `to_server`, so
-    /// that it leaves in one write with the client's own message.
-    pub fn attach(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
+    /// Gives the session a server. What the server must be told first is put into `out`, so that it
+    /// leaves in one write with the client's own message.
+    #[inline]
+    pub fn attach(&mut self, server: &mut ServerState, out: &mut Outbox<'_>) {
         debug_assert!(server.is_clean(), "only clean servers are handed out");
-        if self.mode == Mode::Session || Arc::ptr_eq(&server.settings, &self.settings) {
+        if Arc::ptr_eq(&server.settings, &self.settings) {
             return;
         }
-        let count = Settings::reconcile(&server.settings, &self.settings, to_server);
+        let count = Settings::reconcile(&server.settings, &self.settings, out.own());
         for _ in 0..count {
             server
                 .pipeline

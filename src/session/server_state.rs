@@ -72,6 +72,11 @@ impl ServerState {
         }
     }
 
+    /// Whether the client has got only a part of a message.
+    pub fn is_mid_message(&self) -> bool {
+        self.streaming.is_some_and(|streaming| streaming.forward)
+    }
+
     /// Whether it is between transactions, owes nothing and is in the middle of nothing.
     #[inline]
     pub fn is_clean(&self) -> bool {

@@ -1,0 +1,270 @@
+//! How a failure is told to the client: which SQLSTATE, whose fault, which setting decides it.
+//!
+//! An error of the server's own is passed on with its code and words; everything else is made here.
+
+use std::{borrow::Cow, io, time::Duration};
+
+use crate::{
+    pool::{CheckoutError, ClientRecord, describe},
+    protocol::{
+        SqlState,
+        backend::ErrorFields,
+        encode::{self, Report, Severity},
+    },
+    server::{Server, connect_error::ConnectFailure},
+    session::{ServerFault, Violation},
+};
+
+/// Reasons of our own to refuse or to end something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// `query_wait_notify` has passed.
+    WaitNotice,
+    /// `query_wait_timeout` has passed.
+    QueryWait,
+    /// `query_timeout` has passed.
+    QueryTime,
+    /// `idle_transaction_timeout` has passed.
+    IdleInTransaction,
+    /// `transaction_timeout` has passed.
+    TransactionTime,
+    /// `client_idle_timeout` has passed.
+    ClientIdle,
+    /// KILL or KILL_CLIENT.
+    Killed,
+    /// The pooler shuts down.
+    Shutdown,
+    /// BEGIN in statement mode.
+    TransactionInStatementMode,
+}
+
+/// A failure as the client is told it.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    severity: Severity,
+    sqlstate: SqlState,
+    message: Cow<'static, str>,
+    detail: String,
+    hint: &'static str,
+}
+
+impl Failure {
+    /// A failure for a reason of ours, without a time limit.
+    pub fn new(cause: Cause) -> Self {
+        Self::timeout(cause, Duration::ZERO)
+    }
+
+    /// A failure for a reason of ours; `limit` is the time that has passed, where one has.
+    pub fn timeout(cause: Cause, limit: Duration) -> Self {
+        let fatal = Severity::Fatal;
+        let (severity, sqlstate, message, setting, hint) = match cause {
+            Cause::WaitNotice => (
+                Severity::Notice,
+                SqlState::SUCCESSFUL_COMPLETION,
+                "no server connection available, the query is waiting",
+                "query_wait_notify",
+                "All server connections of the pool are in use: see default_pool_size.",
+            ),
+            Cause::QueryWait => (
+                Severity::Error,
+                SqlState::TOO_MANY_CONNECTIONS,
+                "query_wait_timeout",
+                "query_wait_timeout",
+                "All server connections of the pool are in use: see default_pool_size.",
+            ),
+            Cause::QueryTime => (
+                fatal,
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to query_timeout",
+                "query_timeout",
+                "",
+            ),
+            Cause::IdleInTransaction => (
+                fatal,
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                "terminating connection due to idle_transaction_timeout",
+                "idle_transaction_timeout",
+                "",
+            ),
+            Cause::TransactionTime => (
+                fatal,
+                SqlState::TRANSACTION_TIMEOUT,
+                "terminating connection due to transaction_timeout",
+                "transaction_timeout",
+                "",
+            ),
+            Cause::ClientIdle => (
+                fatal,
+                SqlState::IDLE_SESSION_TIMEOUT,
+                "terminating connection due to client_idle_timeout",
+                "client_idle_timeout",
+                "",
+            ),
+            Cause::Killed => (
+                fatal,
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+                "",
+                "",
+            ),
+            Cause::Shutdown => (
+                fatal,
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection because the pooler is shutting down",
+                "",
+                "Connect again.",
+            ),
+            Cause::TransactionInStatementMode => (
+                fatal,
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "transaction blocks are not allowed in statement pooling mode",
+                "",
+                "The setting pool_mode decides this.",
+            ),
+        };
+        let detail = match setting {
+            "" => String::new(),
+            setting => format!("{setting} is {limit:?}."),
+        };
+        Self { severity, sqlstate, message: message.into(), detail, hint }
+    }
+
+    /// The client has broken the protocol.
+    pub fn violation(violation: &Violation) -> Self {
+        let (sqlstate, hint) = match violation {
+            Violation::StatementTooLong { .. } => (
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "Send it as a simple query, or with the unnamed statement.",
+            ),
+            _ => (SqlState::PROTOCOL_VIOLATION, ""),
+        };
+        Self {
+            severity: Severity::Fatal,
+            sqlstate,
+            message: violation.to_string().into(),
+            detail: String::new(),
+            hint,
+        }
+    }
+
+    /// The client gets no server.
+    pub fn checkout(error: &CheckoutError) -> Self {
+        let (sqlstate, detail, hint) = match error {
+            CheckoutError::Canceled => (SqlState::QUERY_CANCELED, String::new(), ""),
+            CheckoutError::Shutdown => (SqlState::ADMIN_SHUTDOWN, String::new(), ""),
+            CheckoutError::Timeout(_) => (SqlState::TOO_MANY_CONNECTIONS, String::new(), ""),
+            CheckoutError::Connect(connect) => {
+                if let ConnectFailure::Refused(refusal) = &connect.failure {
+                    return Self {
+                        severity: Severity::Error,
+                        sqlstate: refusal
+                            .sqlstate
+                            .unwrap_or(SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+                        message: refusal.text.clone().into(),
+                        detail: format!("{connect}."),
+                        hint: "",
+                    };
+                }
+                (
+                    SqlState::CANNOT_CONNECT_NOW,
+                    format!("{}.", describe(&connect.failure)),
+                    "server_login_retry decides how often it is tried again.",
+                )
+            }
+        };
+        let message = error.to_string().into();
+        Self { severity: Severity::Error, sqlstate, message, detail, hint }
+    }
+
+    /// The server's connection broke.
+    pub fn server_lost(client: &ClientRecord, error: Option<&io::Error>) -> Self {
+        let reason = error.map_or_else(|| "it closed the connection".into(), io::Error::to_string);
+        Self {
+            severity: Severity::Error,
+            sqlstate: SqlState::CONNECTION_FAILURE,
+            message: "server connection was lost".into(),
+            detail: format!("Server of database \"{}\": {reason}.", client.pool.name.database),
+            hint: "",
+        }
+    }
+
+    /// The server's connection cannot be used any longer.
+    pub fn server_fault(
+        client: &ClientRecord,
+        server: Option<&Server>,
+        fault: &ServerFault,
+    ) -> Self {
+        let whence = server.map_or_else(String::new, |server| {
+            let record = &server.record;
+            format!("Server {}:{}, process {}", record.host, record.port, record.process_id)
+        });
+        match fault {
+            ServerFault::Fatal(body) | ServerFault::SettingsRefused(body) => {
+                let fields = ErrorFields::read(body);
+                let what = match fault {
+                    ServerFault::Fatal(_) => "closed the connection",
+                    _ => "refused the settings of the session, and nothing was executed",
+                };
+                Self {
+                    severity: Severity::Error,
+                    sqlstate: fields.sqlstate.unwrap_or(SqlState::CONNECTION_FAILURE),
+                    message: words(fields.message).into(),
+                    detail: format!("{whence} {what}."),
+                    hint: "",
+                }
+            }
+            _ => Self {
+                severity: Severity::Error,
+                sqlstate: SqlState::PROTOCOL_VIOLATION,
+                message: "server connection was closed".into(),
+                detail: format!("{whence}, user \"{}\": {fault}.", client.pool.name.user),
+                hint: "",
+            },
+        }
+    }
+
+    /// As it goes over the wire.
+    pub fn report(&self) -> Report<'_> {
+        Report {
+            severity: self.severity,
+            sqlstate: self.sqlstate,
+            message: &self.message,
+            detail: &self.detail,
+            hint: self.hint,
+        }
+    }
+
+    /// The last message of a session.
+    pub fn farewell(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode::report(&mut out, &Report { severity: Severity::Fatal, ..self.report() });
+        out
+    }
+
+    /// As a NoticeResponse.
+    pub fn notice(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode::report(&mut out, &Report { severity: Severity::Notice, ..self.report() });
+        out
+    }
+
+    /// Logs that the client is told this.
+    pub fn log(&self, client: &ClientRecord) {
+        tracing::info!(
+            client = client.id,
+            pool = %client.pool.name,
+            sqlstate = %self.sqlstate,
+            detail = self.detail,
+            "{}",
+            self.message
+        );
+    }
+}
+
+/// A server's words, whatever their encoding.
+fn words(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.escape_ascii().to_string(),
+    }
+}
