@@ -4,8 +4,27 @@
 //! Nothing here knows what a message means: the relay reads and writes bytes, and the handshake phases read whole messages
 //! under a cap. TLS is an adapter over rustls that keeps no buffer while a connection is idle.
 
+mod certificate;
+mod handshake;
 mod options;
+mod socket;
 mod stream;
+#[cfg(test)]
+mod test_pki;
+#[cfg(test)]
+mod test_streams;
+mod tls;
+mod tls_session;
+mod verify;
 
+pub use certificate::{TlsInfo, common_name};
+pub use handshake::{
+    HandshakeError, accept_direct_tls, accept_tls, connect_direct_tls, connect_tls,
+};
 pub use options::{Keepalive, TcpOptions};
 pub use stream::{Peer, Portable, Stream};
+pub use tls::{
+    AcceptTls, Acceptor, ConnectTls, Connector, Identity, PemFile, Roots, TlsConfigError,
+    TlsVersions,
+};
+pub use verify::Verify;

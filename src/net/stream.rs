@@ -7,32 +7,31 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
     net::SocketAddr,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::net::UnixStream as StdUnixStream,
-    },
-    pin::Pin,
+    os::unix::net::UnixStream as StdUnixStream,
     task::{Context, Poll},
 };
 
-use socket2::SockRef;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::{TcpStream, UnixStream},
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{
+    certificate::{self, TlsInfo},
+    socket::{Socket, StdSocket},
+    tls_session::TlsSession,
 };
 
 /// A connection that is registered with the reactor of the current worker.
 #[derive(Debug)]
 pub struct Stream {
     socket: Socket,
+    tls: Option<Box<TlsSession>>,
 }
 
 /// A connection between two workers: it belongs to no reactor and can be sent to another thread.
 #[derive(Debug)]
 pub struct Portable {
     socket: StdSocket,
+    tls: Option<Box<TlsSession>>,
 }
 
 /// Who is at the other end.
@@ -47,71 +46,97 @@ pub enum Peer {
     },
 }
 
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-#[derive(Debug)]
-enum StdSocket {
-    Tcp(std::net::TcpStream),
-    Unix(StdUnixStream),
-}
-
 impl Stream {
+    pub(super) fn with_tls(self, tls: Box<TlsSession>) -> Self {
+        Self {
+            socket: self.socket,
+            tls: Some(tls),
+        }
+    }
+
+    pub(super) fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
     /// Receives into `buf`; 0 is the end of the stream (or an empty `buf`).
+    ///
+    /// Under TLS it also pushes ciphertext that an earlier write left behind. Never ready with 0 for a record without data.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.socket.poll_read(cx, buf)
+        match &mut self.tls {
+            None => self.socket.poll_read(cx, buf),
+            Some(tls) => tls.poll_read(&mut self.socket, cx, buf),
+        }
     }
 
-    /// Sends what the socket takes of `bytes` now, and says how much.
+    /// Takes what can be sent of `bytes` now, and says how much. Follow with [`Self::poll_flush`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.socket.poll_write(cx, bytes)
+        match &mut self.tls {
+            None => self.socket.poll_write(cx, bytes),
+            Some(tls) => tls.poll_write(&mut self.socket, cx, bytes),
+        }
     }
 
-    /// As [`Self::poll_write`], for several slices in one call.
+    /// As [`Self::poll_write`], for several slices in one call (and, under TLS, in one record).
     pub fn poll_write_vectored(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.socket.poll_write_vectored(cx, slices)
+        match &mut self.tls {
+            None => self.socket.poll_write_vectored(cx, slices),
+            Some(tls) => tls.poll_write_vectored(&mut self.socket, cx, slices),
+        }
     }
 
-    /// Sends ciphertext that `poll_write` accepted but the socket did not take yet. Always ready without TLS.
-    pub fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Sends ciphertext that a write took and the socket did not. Always ready, and free, without TLS.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => tls.poll_flush(&mut self.socket, cx),
+        }
     }
 
     /// Ends our direction: everything pending is sent, then close_notify under TLS, then FIN.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_shutdown(cx)
+        match &mut self.tls {
+            None => self.socket.poll_shutdown(cx),
+            Some(tls) => tls.poll_shutdown(&mut self.socket, cx),
+        }
     }
 
-    /// Waits, without a buffer, until something (bytes, end or error) can be read. May be spuriously ready.
+    /// Waits, without a buffer, until something (bytes, end or error) can be read. May be spuriously ready, so the next
+    /// step is [`Self::poll_read`].
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.socket {
-            Socket::Tcp(tcp) => tcp.poll_read_ready(cx),
-            Socket::Unix(unix) => unix.poll_read_ready(cx),
+        if let Some(tls) = &mut self.tls {
+            if tls.is_readable() {
+                return Poll::Ready(Ok(()));
+            }
+            // What is left to send is often the question whose answer is awaited.
+            if let Poll::Ready(sent) = tls.poll_flush(&mut self.socket, cx) {
+                sent?;
+            }
         }
+        self.socket.poll_readable(cx)
     }
 
     /// Whether something (bytes, end or error) has arrived and was not read.
     ///
     /// Asks the reactor first: no system call while it has seen nothing since the last short read. What the kernel has
-    /// and the reactor was not told yet is not seen.
-    pub fn has_pending_input(&mut self) -> bool {
-        self.socket.has_pending_input()
+    /// and the reactor was not told yet is not seen. Under TLS a session ticket or half a record counts too: whether there
+    /// is data in it only [`Self::poll_read`] can tell.
+    #[must_use]
+    pub fn has_pending_input(&self) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(|tls| tls.has_buffered_input())
+            || self.socket.has_pending_input()
     }
 
     /// Takes the connection off this worker's reactor.
     pub fn into_portable(self) -> io::Result<Portable> {
         Ok(Portable {
-            socket: match self.socket {
-                Socket::Tcp(tcp) => StdSocket::Tcp(tcp.into_std()?),
-                Socket::Unix(unix) => StdSocket::Unix(unix.into_std()?),
-            },
+            socket: self.socket.into_std()?,
+            tls: self.tls,
         })
     }
 
@@ -138,12 +163,51 @@ impl Stream {
     pub fn is_unix(&self) -> bool {
         matches!(self.socket, Socket::Unix(_))
     }
+
+    /// What TLS negotiated; `None` without TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsInfo> {
+        self.tls.as_ref().map(|tls| TlsInfo::of(tls.state()))
+    }
+
+    /// The peer's own certificate, in DER. A client's is there only if it was verified against the configured CA;
+    /// a server's was verified as far as its settings ask.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        let certificates = self.tls.as_ref()?.state().peer_certificates()?;
+        certificates.first().map(AsRef::as_ref)
+    }
+
+    /// The `tls-server-end-point` channel binding (RFC 5929): hash of the certificate of whichever side is the TLS
+    /// server. `None` without TLS, and for a certificate whose signature algorithm names no hash.
+    #[must_use]
+    pub fn server_end_point(&self) -> Option<Vec<u8>> {
+        let tls = self.tls.as_ref()?;
+        if tls.is_tls_server() {
+            tls.own_end_point().map(|hash| hash.to_vec())
+        } else {
+            certificate::end_point_hash(self.peer_certificate()?)
+        }
+    }
+}
+
+#[cfg(test)]
+impl Stream {
+    pub(super) fn tls_session(&self) -> Option<&TlsSession> {
+        self.tls.as_deref()
+    }
+
+    /// The bare socket under TLS, for peers that break the rules.
+    pub(super) fn without_tls(self) -> Self {
+        Self { tls: None, ..self }
+    }
 }
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
         Self {
             socket: Socket::Tcp(tcp),
+            tls: None,
         }
     }
 }
@@ -152,6 +216,7 @@ impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
         Self {
             socket: Socket::Unix(unix),
+            tls: None,
         }
     }
 }
@@ -164,92 +229,39 @@ impl Portable {
     /// Outside of a tokio runtime with I/O enabled.
     pub fn into_stream(self) -> io::Result<Stream> {
         Ok(Stream {
-            socket: match self.socket {
-                StdSocket::Tcp(tcp) => Socket::Tcp(TcpStream::from_std(tcp)?),
-                StdSocket::Unix(unix) => Socket::Unix(UnixStream::from_std(unix)?),
-            },
+            socket: self.socket.register()?,
+            tls: self.tls,
         })
     }
 
     /// As [`Stream::has_pending_input`], but asks the kernel: a fresh registration knows nothing yet.
     #[must_use]
     pub fn has_pending_input(&self) -> bool {
-        match &self.socket {
-            StdSocket::Tcp(tcp) => is_readable(peek(tcp.as_fd())),
-            StdSocket::Unix(unix) => is_readable(peek(unix.as_fd())),
-        }
+        self.tls
+            .as_ref()
+            .is_some_and(|tls| tls.has_buffered_input())
+            || self.socket.has_pending_input()
     }
 }
 
-/// The sockets must be in non-blocking mode.
+/// The socket must be in non-blocking mode.
 impl From<std::net::TcpStream> for Portable {
     fn from(tcp: std::net::TcpStream) -> Self {
         Self {
             socket: StdSocket::Tcp(tcp),
+            tls: None,
         }
     }
 }
 
-/// The sockets must be in non-blocking mode.
+/// The socket must be in non-blocking mode.
 impl From<StdUnixStream> for Portable {
     fn from(unix: StdUnixStream) -> Self {
         Self {
             socket: StdSocket::Unix(unix),
+            tls: None,
         }
     }
-}
-
-impl Socket {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(buf);
-        let read = match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
-            Self::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buf),
-        };
-        read.map_ok(|()| buf.filled().len())
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
-            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
-        }
-    }
-
-    /// The peek costs a call only when the reactor says "readable", which may be stale: a read that filled its buffer
-    /// leaves the flag on.
-    fn has_pending_input(&self) -> bool {
-        is_readable(match self {
-            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || peek(tcp.as_fd())),
-            Self::Unix(unix) => unix.try_io(Interest::READABLE, || peek(unix.as_fd())),
-        })
-    }
-}
-
-fn peek(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    SockRef::from(&socket).peek(&mut [MaybeUninit::uninit()])
-}
-
-fn is_readable(peeked: io::Result<usize>) -> bool {
-    !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

@@ -1,29 +1,7 @@
-use std::{future::poll_fn, io::IoSlice, net::Ipv4Addr};
+use std::{future::poll_fn, io::IoSlice};
 
-use tokio::net::TcpListener;
-
-use super::{Peer, Portable, Stream};
-
-async fn tcp_pair() -> (Stream, Stream) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (ours, theirs) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
-    (ours.unwrap().into(), theirs.unwrap().0.into())
-}
-
-fn unix_pair() -> (Stream, Stream) {
-    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
-    (ours.into(), theirs.into())
-}
-
-async fn read(stream: &mut Stream, buf: &mut [u8]) -> usize {
-    poll_fn(|cx| stream.poll_read(cx, buf)).await.unwrap()
-}
-
-async fn write(stream: &mut Stream, bytes: &[u8]) {
-    let sent = poll_fn(|cx| stream.poll_write(cx, bytes)).await.unwrap();
-    assert_eq!(sent, bytes.len());
-}
+use super::{Peer, Portable};
+use crate::net::test_streams::{read, tcp_pair, unix_pair, write};
 
 #[tokio::test]
 async fn bytes_pass_and_end_is_zero() {

@@ -1,0 +1,144 @@
+//! A socket of either family, on a reactor or off it.
+//!
+//! One enum instead of a trait object: a stream stays a few words, and the calls of the hot path are direct.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use bytes::BufMut;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+/// Registered with the reactor of the current worker.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Non-blocking, registered nowhere.
+#[derive(Debug)]
+pub(super) enum StdSocket {
+    Tcp(std::net::TcpStream),
+    Unix(StdUnixStream),
+}
+
+impl Socket {
+    pub(super) fn into_std(self) -> io::Result<StdSocket> {
+        match self {
+            Self::Tcp(tcp) => tcp.into_std().map(StdSocket::Tcp),
+            Self::Unix(unix) => unix.into_std().map(StdSocket::Unix),
+        }
+    }
+
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Unix(unix) => unix.poll_read_ready(cx),
+        }
+    }
+
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        let read = match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, &mut buf),
+        };
+        read.map_ok(|()| buf.filled().len())
+    }
+
+    /// Appends up to `wanted` bytes to `bytes`, without clearing memory first.
+    pub(super) fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut Vec<u8>,
+        wanted: usize,
+    ) -> Poll<io::Result<usize>> {
+        bytes.reserve_exact(wanted);
+        let mut bytes = bytes.limit(wanted);
+        match self {
+            Self::Tcp(tcp) => pin!(tcp.read_buf(&mut bytes)).poll(cx),
+            Self::Unix(unix) => pin!(unix.read_buf(&mut bytes)).poll(cx),
+        }
+    }
+
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+        }
+    }
+
+    pub(super) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, slices),
+        }
+    }
+
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+
+    /// The peek costs a call only when the reactor says "readable", which may be stale: a read that filled its buffer
+    /// leaves the flag on.
+    pub(super) fn has_pending_input(&self) -> bool {
+        is_readable(match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || peek(tcp.as_fd())),
+            Self::Unix(unix) => unix.try_io(Interest::READABLE, || peek(unix.as_fd())),
+        })
+    }
+}
+
+impl StdSocket {
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O enabled.
+    pub(super) fn register(self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(tcp) => TcpStream::from_std(tcp).map(Socket::Tcp),
+            Self::Unix(unix) => UnixStream::from_std(unix).map(Socket::Unix),
+        }
+    }
+
+    pub(super) fn has_pending_input(&self) -> bool {
+        is_readable(match self {
+            Self::Tcp(tcp) => peek(tcp.as_fd()),
+            Self::Unix(unix) => peek(unix.as_fd()),
+        })
+    }
+}
+
+fn peek(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    SockRef::from(&socket).peek(&mut [MaybeUninit::uninit()])
+}
+
+fn is_readable(peeked: io::Result<usize>) -> bool {
+    !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}

@@ -1,0 +1,534 @@
+//! TLS over a socket: rustls driven by polls, with no buffer while the connection is idle.
+//!
+//! ```text
+//!   socket ──recv──▶ sealed_in ──records opened──▶ caller's buffer, and what does not fit into `opened`
+//!   socket ◀──send── sealed_out ◀──records sealed── caller's bytes, handshake, alerts
+//! ```
+//!
+//! Invariants:
+//! * `sealed_in` holds the beginning of one record or handshake message at most: everything complete is opened at once, so
+//!   no plaintext waits where no poll would look for it.
+//! * Application data is accepted only while `sealed_out` is empty, which bounds it to [`MAX_WRITE`] plus overhead.
+//! * After a failure nothing more is opened or sealed; plaintext that came before it is still delivered.
+//!
+//! rustls' unbuffered interface is used because its other one keeps 4 KiB a connection and reads 4 KiB a call.
+
+use std::{
+    fmt, io,
+    ops::Deref,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use rustls::{
+    CommonState,
+    client::{ClientConnectionData, UnbufferedClientConnection},
+    server::{ServerConnectionData, UnbufferedServerConnection},
+    unbuffered::{
+        ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+    },
+};
+
+use super::socket::Socket;
+
+/// Most bytes that one write takes: four records.
+const MAX_WRITE: usize = 64 * 1024;
+/// Most bytes that one read asks the socket for; two records.
+const MAX_READ: usize = 32 * 1024;
+/// Least that one read asks for: a record header and what a short handshake message needs.
+const MIN_READ: usize = 1024;
+/// A handshake message has 64 KiB at most (rustls checks that), in records of any size.
+const MAX_SEALED_IN: usize = 128 * 1024;
+/// Plaintext of one record (RFC 8446, 5.1), and more than any cipher suite adds to it.
+const RECORD: usize = 16 * 1024;
+const RECORD_OVERHEAD: usize = 64;
+
+/// The TLS state of one connection; boxed by its owner, so that a plain connection pays one pointer.
+pub(super) struct TlsSession {
+    side: Side,
+    sealed_in: Vec<u8>,
+    opened: Pending,
+    sealed_out: Pending,
+    input: Input,
+    /// Hash of our own certificate, on the client leg (RFC 5929).
+    own_end_point: Option<Arc<[u8]>>,
+}
+
+pub(super) enum Side {
+    /// We are the TLS client: the server leg.
+    Client(UnbufferedClientConnection),
+    /// We are the TLS server: the client leg.
+    Server(UnbufferedServerConnection),
+}
+
+enum Input {
+    Open,
+    /// close_notify or the end of the TCP stream.
+    Ended,
+    Failed(rustls::Error),
+}
+
+/// Where opened records go: the caller's buffer first.
+struct Sink<'a> {
+    buf: &'a mut [u8],
+    filled: usize,
+    overflow: &'a mut Pending,
+}
+
+/// What is to be sealed once the handshake permits.
+#[derive(Clone, Copy)]
+enum Seal<'a> {
+    Nothing,
+    Data(&'a [u8]),
+    CloseNotify,
+}
+
+/// Bytes on their way, taken from the front; holds no memory when there are none.
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl TlsSession {
+    pub(super) fn new(side: Side, own_end_point: Option<Arc<[u8]>>) -> Self {
+        Self {
+            side,
+            sealed_in: Vec::new(),
+            opened: Pending::default(),
+            sealed_out: Pending::default(),
+            input: Input::Open,
+            own_end_point,
+        }
+    }
+
+    /// Hands over bytes of the handshake that were read from the socket before.
+    pub(super) fn feed(&mut self, received: &[u8]) {
+        self.sealed_in.extend_from_slice(received);
+    }
+
+    /// Ready when the handshake is done and all that it wrote has been sent.
+    ///
+    /// Application data that arrived with its last message is kept for the first read.
+    pub(super) fn poll_handshake(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            self.advance(&mut [], Seal::Nothing);
+            let flushed = self.poll_flush(socket, cx);
+            if let Input::Failed(error) = &self.input {
+                return Poll::Ready(Err(broken(error)));
+            }
+            if !self.side.is_handshaking() {
+                return flushed;
+            }
+            if let Poll::Ready(Err(error)) = flushed {
+                return Poll::Ready(Err(error));
+            }
+            if ready!(self.poll_receive(socket, cx, MIN_READ))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    pub(super) fn poll_read(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.push_sealed(socket, cx);
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            if !self.opened.is_empty() {
+                return Poll::Ready(Ok(self.opened.take_into(buf)));
+            }
+            match &self.input {
+                Input::Open => {}
+                Input::Ended => return Poll::Ready(Ok(0)),
+                Input::Failed(error) => return Poll::Ready(Err(broken(error))),
+            }
+            if ready!(self.poll_receive(socket, cx, buf.len()))? == 0 {
+                return Poll::Ready(self.end_of_stream());
+            }
+            let opened = self.advance(buf, Seal::Nothing);
+            self.push_sealed(socket, cx);
+            if opened > 0 {
+                return Poll::Ready(Ok(opened));
+            }
+        }
+    }
+
+    pub(super) fn poll_write(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(socket, cx))?;
+        if let Input::Failed(error) = &self.input {
+            return Poll::Ready(Err(broken(error)));
+        }
+        let accepted = &bytes[..bytes.len().min(MAX_WRITE)];
+        self.advance(&mut [], Seal::Data(accepted));
+        if let Input::Failed(error) = &self.input {
+            return Poll::Ready(Err(broken(error)));
+        }
+        match self.poll_flush(socket, cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(accepted.len())),
+        }
+    }
+
+    /// Gathers small slices, so that a message in pieces is one record.
+    pub(super) fn poll_write_vectored(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match slices {
+            [] => Poll::Ready(Ok(0)),
+            [one] => self.poll_write(socket, cx, one),
+            [first, ..] if first.len() >= RECORD => self.poll_write(socket, cx, first),
+            many => {
+                ready!(self.poll_flush(socket, cx))?;
+                let mut gathered = Vec::new();
+                for slice in many {
+                    let room = RECORD - gathered.len();
+                    gathered.extend_from_slice(&slice[..slice.len().min(room)]);
+                }
+                self.poll_write(socket, cx, &gathered)
+            }
+        }
+    }
+
+    pub(super) fn poll_flush(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.sealed_out.is_empty() {
+            let sent = ready!(socket.poll_write(cx, self.sealed_out.rest()))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sealed_out.consume(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is pending, then close_notify (once), then FIN.
+    pub(super) fn poll_shutdown(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !matches!(self.input, Input::Failed(_)) {
+            self.advance(&mut [], Seal::CloseNotify);
+        }
+        ready!(self.poll_flush(socket, cx))?;
+        socket.poll_shutdown(cx)
+    }
+
+    /// Whether something is here already that a read would return or that belongs to an unfinished record.
+    pub(super) fn has_buffered_input(&self) -> bool {
+        self.is_readable() || !self.sealed_in.is_empty()
+    }
+
+    /// Whether a read would return without asking the socket.
+    pub(super) fn is_readable(&self) -> bool {
+        !self.opened.is_empty() || !matches!(self.input, Input::Open)
+    }
+
+    pub(super) fn state(&self) -> &CommonState {
+        &self.side
+    }
+
+    pub(super) fn is_tls_server(&self) -> bool {
+        matches!(self.side, Side::Server(_))
+    }
+
+    pub(super) fn own_end_point(&self) -> Option<&Arc<[u8]>> {
+        self.own_end_point.as_ref()
+    }
+
+    /// Reading drives pending ciphertext too: a caller that only waits for an answer must not wait for one whose question
+    /// is still here. A send error is left to the next write, since there may be something to read before it.
+    fn push_sealed(&mut self, socket: &mut Socket, cx: &mut Context<'_>) {
+        if let Poll::Ready(Err(_)) = self.poll_flush(socket, cx) {
+            self.sealed_out = Pending::default();
+        }
+    }
+
+    fn poll_receive(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+        wanted: usize,
+    ) -> Poll<io::Result<usize>> {
+        let room = MAX_SEALED_IN.saturating_sub(self.sealed_in.len());
+        if room == 0 {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "TLS handshake message too long",
+            )));
+        }
+        // Memory is taken only when there is something to put there.
+        ready!(socket.poll_readable(cx))?;
+        let wanted = wanted.clamp(MIN_READ, MAX_READ).min(room);
+        let received = socket.poll_read_into(cx, &mut self.sealed_in, wanted);
+        if received.is_pending() {
+            self.sealed_in.shrink_to_fit();
+        }
+        received
+    }
+
+    /// An end without close_notify is an end: PostgreSQL's messages tell by themselves whether one was cut, and libpq
+    /// has clients that just close. An end within a record is not.
+    fn end_of_stream(&mut self) -> io::Result<usize> {
+        self.input = Input::Ended;
+        if self.sealed_in.is_empty() {
+            Ok(0)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    /// Opens all that is complete in `sealed_in` and seals `seal`; returns how many bytes were opened into `buf`.
+    fn advance(&mut self, buf: &mut [u8], seal: Seal<'_>) -> usize {
+        let mut sink = Sink {
+            buf,
+            filled: 0,
+            overflow: &mut self.opened,
+        };
+        let out = &mut self.sealed_out;
+        let sealed = &mut self.sealed_in;
+        let advanced = match &mut self.side {
+            Side::Client(side) => advance(side, sealed, &mut sink, out, seal),
+            Side::Server(side) => advance(side, sealed, &mut sink, out, seal),
+        };
+        match advanced {
+            Ok(false) => {}
+            Ok(true) => self.input = Input::Ended,
+            Err(error) => self.input = Input::Failed(error),
+        }
+        sink.filled
+    }
+}
+
+/// Opens, answers and seals; `Ok(true)` when the peer has sent close_notify.
+fn advance<R: Records>(
+    side: &mut R,
+    sealed_in: &mut Vec<u8>,
+    sink: &mut Sink<'_>,
+    out: &mut Pending,
+    seal: Seal<'_>,
+) -> Result<bool, rustls::Error> {
+    let mut done = 0;
+    let result = run(side, sealed_in, &mut done, sink, out, seal);
+    keep_from(sealed_in, done);
+    if result.is_err() {
+        append_alert(side, out);
+    }
+    result
+}
+
+/// Runs the record machine until it wants bytes from the peer; `done` counts what it no longer needs of `sealed_in`.
+fn run<R: Records>(
+    side: &mut R,
+    sealed_in: &mut [u8],
+    done: &mut usize,
+    sink: &mut Sink<'_>,
+    out: &mut Pending,
+    seal: Seal<'_>,
+) -> Result<bool, rustls::Error> {
+    let mut ended = false;
+    loop {
+        let UnbufferedStatus { discard, state } = side.process(&mut sealed_in[*done..]);
+        *done += discard;
+        match state? {
+            ConnectionState::ReadTraffic(mut records) => {
+                while let Some(record) = records.next_record() {
+                    let record = record?;
+                    *done += record.discard;
+                    sink.take(record.payload);
+                }
+            }
+            ConnectionState::EncodeTlsData(record) => out.append_record(record)?,
+            // `sealed_out` keeps the order, so these bytes are as good as sent.
+            ConnectionState::TransmitTlsData(record) => record.done(),
+            ConnectionState::PeerClosed => ended = true,
+            ConnectionState::WriteTraffic(traffic) => {
+                out.seal(traffic, seal)?;
+                return Ok(ended);
+            }
+            ConnectionState::Closed | ConnectionState::BlockedHandshake => {
+                return match seal {
+                    Seal::Data(_) => Err(rustls::Error::General("written after the end".into())),
+                    Seal::Nothing | Seal::CloseNotify => Ok(ended),
+                };
+            }
+            _ => return Err(rustls::Error::General("unexpected early data".into())),
+        }
+    }
+}
+
+/// After an error rustls has an alert to send, which tells the peer what was wrong.
+fn append_alert<R: Records>(side: &mut R, out: &mut Pending) {
+    while side.wants_write() {
+        let UnbufferedStatus {
+            state: Ok(ConnectionState::EncodeTlsData(alert)),
+            ..
+        } = side.process(&mut [])
+        else {
+            return;
+        };
+        if out.append_record(alert).is_err() {
+            return;
+        }
+    }
+}
+
+/// Drops the first `start` bytes, and the capacity with them: a peer that sends half a record and falls silent holds
+/// no more memory than it has sent.
+fn keep_from(bytes: &mut Vec<u8>, start: usize) {
+    if start >= bytes.len() {
+        *bytes = Vec::new();
+    } else if start > 0 || bytes.capacity() > 2 * bytes.len() + MIN_READ {
+        *bytes = bytes[start..].to_vec();
+    }
+}
+
+fn broken(error: &rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.clone())
+}
+
+/// The two halves of rustls differ only in their type.
+trait Records: Deref<Target: Deref<Target = CommonState>> {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, sealed: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Records for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, sealed: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(sealed)
+    }
+}
+
+impl Records for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, sealed: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(sealed)
+    }
+}
+
+impl Deref for Side {
+    type Target = CommonState;
+
+    fn deref(&self) -> &CommonState {
+        match self {
+            Self::Client(side) => side,
+            Self::Server(side) => side,
+        }
+    }
+}
+
+impl fmt::Debug for TlsSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsSession")
+            .field("version", &self.side.protocol_version())
+            .field("sealed_in", &self.sealed_in.len())
+            .field("opened", &self.opened.rest().len())
+            .field("sealed_out", &self.sealed_out.rest().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sink<'_> {
+    fn take(&mut self, plaintext: &[u8]) {
+        let room = self.buf.len() - self.filled;
+        let (fits, rest) = plaintext.split_at(plaintext.len().min(room));
+        self.buf[self.filled..self.filled + fits.len()].copy_from_slice(fits);
+        self.filled += fits.len();
+        self.overflow.bytes.extend_from_slice(rest);
+    }
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.taken += count;
+        if self.taken == self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+
+    fn take_into(&mut self, buf: &mut [u8]) -> usize {
+        let count = self.rest().len().min(buf.len());
+        buf[..count].copy_from_slice(&self.rest()[..count]);
+        self.consume(count);
+        count
+    }
+
+    fn append_record<D>(&mut self, mut record: EncodeTlsData<'_, D>) -> Result<(), rustls::Error> {
+        let at = self.bytes.len();
+        let mut written = record.encode(&mut self.bytes[at..]);
+        if let Err(EncodeError::InsufficientSize(size)) = written {
+            self.bytes.resize(at + size.required_size, 0);
+            written = record.encode(&mut self.bytes[at..]);
+        }
+        written
+            .map(drop)
+            .map_err(|error| rustls::Error::General(error.to_string()))
+    }
+
+    /// `data` as records; tried twice, because what rustls adds (a key update) is only known to itself.
+    fn seal<D>(
+        &mut self,
+        mut traffic: WriteTraffic<'_, D>,
+        seal: Seal<'_>,
+    ) -> Result<(), rustls::Error> {
+        let guess = match seal {
+            Seal::Nothing | Seal::Data([]) => return Ok(()),
+            Seal::Data(data) => data.len() + (data.len() / RECORD + 1) * RECORD_OVERHEAD,
+            Seal::CloseNotify => RECORD_OVERHEAD,
+        };
+        let at = self.bytes.len();
+        self.bytes.resize(at + guess, 0);
+        let mut encrypt = |room: &mut [u8]| match seal {
+            Seal::Nothing => Ok(0),
+            Seal::Data(data) => traffic.encrypt(data, room),
+            Seal::CloseNotify => traffic.queue_close_notify(room),
+        };
+        let mut written = encrypt(&mut self.bytes[at..]);
+        if let Err(EncryptError::InsufficientSize(size)) = written {
+            self.bytes.resize(at + size.required_size, 0);
+            written = encrypt(&mut self.bytes[at..]);
+        }
+        self.bytes
+            .truncate(at + written.as_ref().copied().unwrap_or(0));
+        written
+            .map(drop)
+            .map_err(|error| rustls::Error::General(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+#[path = "tls_session_tests.rs"]
+mod tests;
