@@ -289,3 +289,19 @@ async fn a_host_that_no_certificate_can_name_is_refused_by_verify_full_only() {
         assert_eq!(client.is_ok(), accepted, "{verify:?}");
     }
 }
+
+#[tokio::test]
+async fn a_client_that_speaks_and_goes_is_heard() {
+    let pki = Pki::new();
+    let (connector, acceptor) = (pki.connector(), pki.acceptor());
+    let (client, server) = unix_pair();
+    let speak_and_go = async {
+        let mut client = connect_tls(client, &connector, "localhost").await.unwrap();
+        write(&mut client, b"CancelRequest").await;
+    };
+    let (accepted, ()) = tokio::join!(accept_tls(server, &[], &acceptor), speak_and_go);
+    assert_eq!(
+        read_exact(&mut accepted.unwrap(), 13).await,
+        b"CancelRequest"
+    );
+}

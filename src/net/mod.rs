@@ -5,9 +5,14 @@
 //! under a cap. TLS is an adapter over rustls that keeps no buffer while a connection is idle.
 
 mod certificate;
+mod connect;
+mod framed;
 mod handshake;
+mod listener;
 mod options;
+mod resolve;
 mod socket;
+mod socket_file;
 mod stream;
 #[cfg(test)]
 mod test_pki;
@@ -18,10 +23,17 @@ mod tls_session;
 mod verify;
 
 pub use certificate::{TlsInfo, common_name};
+pub use connect::{Address, ConnectError, ConnectOptions, Connected, connect};
+pub use framed::{Framed, Message, ReadError, TLS_HANDSHAKE};
 pub use handshake::{
     HandshakeError, accept_direct_tls, accept_tls, connect_direct_tls, connect_tls,
 };
+pub use listener::{
+    Accepted, BindError, Bound, ListenAddress, ListenOptions, Listener, bind_tcp, bind_unix,
+};
 pub use options::{Keepalive, TcpOptions};
+pub use resolve::Resolver;
+pub use socket_file::{SocketFileError, UnixOptions};
 pub use stream::{Peer, Portable, Stream};
 pub use tls::{
     AcceptTls, Acceptor, ConnectTls, Connector, Identity, PemFile, Roots, TlsConfigError,

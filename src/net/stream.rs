@@ -244,6 +244,17 @@ impl Portable {
     }
 }
 
+#[cfg(test)]
+impl Portable {
+    /// The TCP socket, to look at its options.
+    pub(super) fn tcp(&self) -> Option<socket2::SockRef<'_>> {
+        match &self.socket {
+            StdSocket::Tcp(tcp) => Some(tcp.into()),
+            StdSocket::Unix(_) => None,
+        }
+    }
+}
+
 /// The socket must be in non-blocking mode.
 impl From<std::net::TcpStream> for Portable {
     fn from(tcp: std::net::TcpStream) -> Self {

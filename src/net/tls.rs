@@ -206,6 +206,7 @@ impl Acceptor {
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Tickets instead of a cache: no memory, no lock, for clients that never come back.
         config.ticketer = ring::Ticketer::new().map_err(TlsConfigError::Setup)?;
+        config.send_tls13_tickets = 1;
         Ok(Self {
             config: Arc::new(config),
             end_point: end_point.map(Arc::from),

@@ -107,9 +107,11 @@ impl TlsSession {
         self.sealed_in.extend_from_slice(received);
     }
 
-    /// Ready when the handshake is done and all that it wrote has been sent.
+    /// Ready when the handshake is done.
     ///
-    /// Application data that arrived with its last message is kept for the first read.
+    /// Its last bytes may still be here: reads and writes push them. They are not waited for, because a client that sends
+    /// its CancelRequest and is gone must be heard although it takes no session ticket. Application data that arrived with
+    /// the last message is kept for the first read.
     pub(super) fn poll_handshake(
         &mut self,
         socket: &mut Socket,
@@ -117,15 +119,12 @@ impl TlsSession {
     ) -> Poll<io::Result<()>> {
         loop {
             self.advance(&mut [], Seal::Nothing);
-            let flushed = self.poll_flush(socket, cx);
+            self.push_sealed(socket, cx);
             if let Input::Failed(error) = &self.input {
                 return Poll::Ready(Err(broken(error)));
             }
             if !self.side.is_handshaking() {
-                return flushed;
-            }
-            if let Poll::Ready(Err(error)) = flushed {
-                return Poll::Ready(Err(error));
+                return Poll::Ready(Ok(()));
             }
             if ready!(self.poll_receive(socket, cx, MIN_READ))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));

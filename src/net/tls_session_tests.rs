@@ -153,11 +153,8 @@ async fn a_slow_reader_holds_the_writer_back() {
     let (mut client, mut server) = tls_pair().await;
     let block = pattern(1 << 20);
     let mut taken = 0;
-    loop {
-        match once(|cx| client.poll_write(cx, &block)) {
-            Poll::Ready(sent) => taken += sent.unwrap(),
-            Poll::Pending => break,
-        }
+    while let Poll::Ready(sent) = once(|cx| client.poll_write(cx, &block)) {
+        taken += sent.unwrap();
         assert!(taken < 1 << 28, "nothing holds the writer back");
     }
     let tls = client.tls_session().unwrap();
