@@ -7,7 +7,6 @@
 //! ```text
 //! client leg    ClientExchange   one of hba::Method's password methods, against any number of Secrets
 //! server leg    ServerExchange   answers AuthenticationXxx with Credentials
-//! files         hba, ident, userlist
 //! ```
 //!
 //! Invariants:
@@ -29,7 +28,6 @@ pub mod scram;
 pub mod scram_client;
 pub mod secret;
 pub mod server_exchange;
-pub mod userlist;
 
 mod attributes;
 
