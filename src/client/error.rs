@@ -126,7 +126,13 @@ impl Failure {
             "" => String::new(),
             setting => format!("{setting} is {limit:?}."),
         };
-        Self { severity, sqlstate, message: message.into(), detail, hint }
+        Self {
+            severity,
+            sqlstate,
+            message: message.into(),
+            detail,
+            hint,
+        }
     }
 
     /// The client has broken the protocol.
@@ -173,7 +179,13 @@ impl Failure {
             }
         };
         let message = error.to_string().into();
-        Self { severity: Severity::Error, sqlstate, message, detail, hint }
+        Self {
+            severity: Severity::Error,
+            sqlstate,
+            message,
+            detail,
+            hint,
+        }
     }
 
     /// The server's connection broke.
@@ -183,7 +195,10 @@ impl Failure {
             severity: Severity::Error,
             sqlstate: SqlState::CONNECTION_FAILURE,
             message: "server connection was lost".into(),
-            detail: format!("Server of database \"{}\": {reason}.", client.pool.name.database),
+            detail: format!(
+                "Server of database \"{}\": {reason}.",
+                client.pool.name.database
+            ),
             hint: "",
         }
     }
@@ -196,7 +211,10 @@ impl Failure {
     ) -> Self {
         let whence = server.map_or_else(String::new, |server| {
             let record = &server.record;
-            format!("Server {}:{}, process {}", record.host, record.port, record.process_id)
+            format!(
+                "Server {}:{}, process {}",
+                record.host, record.port, record.process_id
+            )
         });
         match fault {
             ServerFault::Fatal(body) | ServerFault::SettingsRefused(body) => {
@@ -237,14 +255,26 @@ impl Failure {
     /// The last message of a session.
     pub fn farewell(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        encode::report(&mut out, &Report { severity: Severity::Fatal, ..self.report() });
+        encode::report(
+            &mut out,
+            &Report {
+                severity: Severity::Fatal,
+                ..self.report()
+            },
+        );
         out
     }
 
     /// As a NoticeResponse.
     pub fn notice(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        encode::report(&mut out, &Report { severity: Severity::Notice, ..self.report() });
+        encode::report(
+            &mut out,
+            &Report {
+                severity: Severity::Notice,
+                ..self.report()
+            },
+        );
         out
     }
 

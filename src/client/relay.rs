@@ -159,12 +159,18 @@ impl Relay {
     /// Gives back what the client leaves behind.
     fn finish(&mut self, ended: &Ended) {
         self.leave_queue();
-        let Some(server) = self.server.take() else { return };
+        let Some(server) = self.server.take() else {
+            return;
+        };
         self.account(&server);
         let pool = &self.record.pool;
         let unusable = self.session.is_mid_message();
         if unusable {
-            tracing::debug!(client = self.record.id, ?ended, "server closed in mid-message");
+            tracing::debug!(
+                client = self.record.id,
+                ?ended,
+                "server closed in mid-message"
+            );
             pool.discard(server);
         } else if self.session.has_unproved_state() {
             pool.recover(server, Leftover::SessionState);
@@ -208,7 +214,9 @@ impl Relay {
 
     fn poll_flush_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let flushed = connection::flush(&mut self.stream, &mut self.unsent, cx);
-        Ok(flushed.map_err(|error| Ended::Lost(Some(error)))?.is_ready())
+        Ok(flushed
+            .map_err(|error| Ended::Lost(Some(error)))?
+            .is_ready())
     }
 
     fn send_to_client(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), Ended> {
@@ -224,9 +232,10 @@ impl Relay {
         let may_read = match self.phase {
             Phase::Idle => self.unsent.is_empty(),
             Phase::Waiting { .. } => self.received.len() < HOLD_LIMIT,
-            Phase::Attached { .. } => {
-                self.server.as_ref().is_some_and(|server| server.is_flushed())
-            }
+            Phase::Attached { .. } => self
+                .server
+                .as_ref()
+                .is_some_and(|server| server.is_flushed()),
         };
         if !may_read {
             return Ok(false);
@@ -302,17 +311,19 @@ impl Relay {
     }
 
     /// Sends client bytes on to the server; answers what is left of them.
-    fn forward<'a>(
-        &mut self,
-        cx: &mut Context<'_>,
-        data: &'a [u8],
-    ) -> Result<&'a [u8], Ended> {
+    fn forward<'a>(&mut self, cx: &mut Context<'_>, data: &'a [u8]) -> Result<&'a [u8], Ended> {
         let worker = Rc::clone(&self.worker);
         let mut composed = worker.buffers.composed.borrow_mut();
         let mut answers = Vec::new();
-        let Some(server) = &mut self.server else { return Ok(data) };
+        let Some(server) = &mut self.server else {
+            return Ok(data);
+        };
         let mut out = Outbox::new(data, &mut composed);
-        if let Phase::Attached { greeted: greeted @ false, .. } = &mut self.phase {
+        if let Phase::Attached {
+            greeted: greeted @ false,
+            ..
+        } = &mut self.phase
+        {
             *greeted = true;
             self.session.attach(&mut server.state, &mut out);
         }
@@ -343,9 +354,14 @@ impl Relay {
     fn enter_queue(&mut self, cx: &mut Context<'_>) {
         let ticket = self.ticket.get_or_insert_default();
         self.record.pool.wait(ticket, cx.waker());
-        self.phase = Phase::Waiting { since: Instant::now(), notified: false };
+        self.phase = Phase::Waiting {
+            since: Instant::now(),
+            notified: false,
+        };
         self.record.set_state(ClientState::Waiting);
-        self.record.requested_at.store(self.worker.clients.now(), Ordering::Relaxed);
+        self.record
+            .requested_at
+            .store(self.worker.clients.now(), Ordering::Relaxed);
         self.set_deadline();
     }
 
@@ -403,11 +419,19 @@ impl Relay {
         let stats = &self.record.pool.stats;
         stats.server_assignment_count.add(1);
         stats.wait_time.add_time(now.duration_since(since));
-        self.phase = Phase::Attached { since: now, greeted: false };
+        self.phase = Phase::Attached {
+            since: now,
+            greeted: false,
+        };
         self.record.set_state(ClientState::Active);
-        self.record.server.store(server.record.id, Ordering::Relaxed);
+        self.record
+            .server
+            .store(server.record.id, Ordering::Relaxed);
         server.record.set_state(ServerState::Active);
-        server.record.client.store(self.record.id, Ordering::Relaxed);
+        server
+            .record
+            .client
+            .store(self.record.id, Ordering::Relaxed);
         server.idle_since = now;
         self.server = Some(server);
         self.set_deadline();
@@ -415,7 +439,9 @@ impl Relay {
     }
 
     fn pump_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        let Some(server) = &mut self.server else { return Ok(false) };
+        let Some(server) = &mut self.server else {
+            return Ok(false);
+        };
         if let Poll::Ready(Err(error)) = server.poll_flush(cx) {
             self.on_server_lost(cx, &Failure::server_lost(&self.record, Some(&error)))?;
             return Ok(true);
@@ -448,16 +474,23 @@ impl Relay {
         let worker = Rc::clone(&self.worker);
         let mut composed = worker.buffers.composed.borrow_mut();
         let mut to_server = Vec::new();
-        let Some(server) = &mut self.server else { return Ok(()) };
+        let Some(server) = &mut self.server else {
+            return Ok(());
+        };
         let mut out = Outbox::new(data, &mut composed);
-        let taken =
-            self.session.on_server_bytes(data, &mut server.state, &mut out, &mut to_server);
+        let taken = self
+            .session
+            .on_server_bytes(data, &mut server.state, &mut out, &mut to_server);
         if let Ok(done) = &taken {
             server.received.extend_from_slice(&data[*done..]);
         }
         let to_client = out.finish();
         if !to_client.is_empty() {
-            self.record.pool.stats.bytes_sent.add(to_client.len() as u64);
+            self.record
+                .pool
+                .stats
+                .bytes_sent
+                .add(to_client.len() as u64);
             connection::send(&mut self.stream, &mut self.unsent, cx, to_client)
                 .map_err(|error| Ended::Lost(Some(error)))?;
         }
@@ -466,7 +499,10 @@ impl Relay {
             return self.on_server_fault(cx, &fault);
         }
         if !to_server.is_empty() {
-            let sent = self.server.as_mut().map_or(Ok(()), |s| s.send(cx, &to_server));
+            let sent = self
+                .server
+                .as_mut()
+                .map_or(Ok(()), |s| s.send(cx, &to_server));
             if let Err(error) = sent {
                 let failure = Failure::server_lost(&self.record, Some(&error));
                 return self.on_server_lost(cx, &failure);
@@ -482,12 +518,16 @@ impl Relay {
 
     /// In statement mode a transaction block is the end of the session.
     fn refuse_transaction_block(&self) -> Result<(), Ended> {
-        let Some(server) = &self.server else { return Ok(()) };
+        let Some(server) = &self.server else {
+            return Ok(());
+        };
         let is_in_block = self.settings.pool_mode == crate::config::PoolMode::Statement
             && server.state.status != TransactionStatus::Idle
             && server.state.pipeline.is_empty();
         if is_in_block {
-            return Err(Ended::Failed(Failure::new(Cause::TransactionInStatementMode)));
+            return Err(Ended::Failed(Failure::new(
+                Cause::TransactionInStatementMode,
+            )));
         }
         Ok(())
     }
@@ -499,7 +539,9 @@ impl Relay {
         if self.session.release(&server.state) == Release::Keep || !server.is_clean() {
             return;
         }
-        let Some(server) = self.server.take() else { return };
+        let Some(server) = self.server.take() else {
+            return;
+        };
         self.account(&server);
         self.phase = Phase::Idle;
         self.record.set_state(ClientState::Idle);
@@ -512,40 +554,43 @@ impl Relay {
     fn account(&mut self, server: &Server) {
         let stats = &self.record.pool.stats;
         stats.xact_count.add(1);
-        stats.query_count.add(u64::from(self.session.take_answered()));
+        stats
+            .query_count
+            .add(u64::from(self.session.take_answered()));
         if let Phase::Attached { since, .. } = self.phase {
             let held = since.elapsed();
             stats.xact_time.add_time(held);
             stats.query_time.add_time(held);
         }
         let statements = server.state.statements.len();
-        server.record.prepared_statements.store(statements, Ordering::Relaxed);
+        server
+            .record
+            .prepared_statements
+            .store(statements, Ordering::Relaxed);
         let prepared = self.session.prepared_statements();
-        self.record.prepared_statements.store(prepared, Ordering::Relaxed);
+        self.record
+            .prepared_statements
+            .store(prepared, Ordering::Relaxed);
     }
 
-    fn on_server_fault(
-        &mut self,
-        cx: &mut Context<'_>,
-        fault: &ServerFault,
-    ) -> Result<(), Ended> {
+    fn on_server_fault(&mut self, cx: &mut Context<'_>, fault: &ServerFault) -> Result<(), Ended> {
         let failure = Failure::server_fault(&self.record, self.server.as_deref(), fault);
         self.on_server_lost(cx, &failure)
     }
 
     /// The server is of no use any more: the client is told what that means for it.
-    fn on_server_lost(
-        &mut self,
-        cx: &mut Context<'_>,
-        failure: &Failure,
-    ) -> Result<(), Ended> {
-        let Some(server) = self.server.take() else { return Ok(()) };
+    fn on_server_lost(&mut self, cx: &mut Context<'_>, failure: &Failure) -> Result<(), Ended> {
+        let Some(server) = self.server.take() else {
+            return Ok(());
+        };
         failure.log(&self.record);
         self.phase = Phase::Idle;
         self.record.set_state(ClientState::Idle);
         self.record.server.store(0, Ordering::Relaxed);
         let mut answers = Vec::new();
-        let damage = self.session.on_server_lost(&server.state, &failure.report(), &mut answers);
+        let damage = self
+            .session
+            .on_server_lost(&server.state, &failure.report(), &mut answers);
         let mid_message = server.state.is_mid_message();
         self.record.pool.discard(server);
         self.send_to_client(cx, &answers)?;
@@ -613,7 +658,9 @@ impl Relay {
         let limit = |after: Option<Duration>, cause| after.map(|after| Limit { after, cause });
         match self.phase {
             Phase::Idle => limit(settings.client_idle_timeout, Cause::ClientIdle),
-            Phase::Waiting { notified: false, .. } if settings.query_wait_notify.is_some() => {
+            Phase::Waiting {
+                notified: false, ..
+            } if settings.query_wait_notify.is_some() => {
                 let notify = limit(settings.query_wait_notify, Cause::WaitNotice);
                 let wait = limit(settings.query_wait_timeout, Cause::QueryWait);
                 earlier(notify, wait)
@@ -653,7 +700,9 @@ impl Relay {
     }
 
     fn on_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let Some(Limit { after, cause }) = self.limit() else { return Ok(()) };
+        let Some(Limit { after, cause }) = self.limit() else {
+            return Ok(());
+        };
         match cause {
             Cause::WaitNotice => {
                 if let Phase::Waiting { notified, .. } = &mut self.phase {

@@ -1,39 +1,44 @@
-//! Host names to addresses: the system's resolver behind a small cache, one per worker.
+//! Host names to addresses: the system's resolver behind a small cache.
 //!
 //! An answer is used for `dns_max_ttl`. When the resolver fails, the last answer serves on: a broken name server must not
 //! cut a pooler from servers that are where they were. Of many that wait for one name, one asks.
 
 use std::{
-    cell::{Cell, RefCell},
     collections::HashMap,
     io,
     net::IpAddr,
-    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::Semaphore, time::Instant};
 
-/// The names that one worker has looked up.
+/// The names that have been looked up.
 #[derive(Debug)]
 pub struct Resolver {
-    max_ttl: Cell<Duration>,
-    nxdomain_ttl: Cell<Duration>,
-    hosts: RefCell<HashMap<Box<str>, Rc<Host>>>,
+    ttl: Mutex<Ttl>,
+    hosts: Mutex<HashMap<Box<str>, Arc<Host>>>,
+}
+
+/// How long an answer is used, and how long a failure.
+#[derive(Clone, Copy, Debug)]
+struct Ttl {
+    max: Duration,
+    nxdomain: Duration,
 }
 
 #[derive(Debug)]
 struct Host {
     /// Held by who asks the system.
     turn: Semaphore,
-    answer: RefCell<Answer>,
+    answer: Mutex<Answer>,
 }
 
 #[derive(Debug, Default)]
 struct Answer {
     fresh_until: Option<Instant>,
     /// Of the last success; never empty then.
-    addresses: Option<Rc<[IpAddr]>>,
+    addresses: Option<Arc<[IpAddr]>>,
     failure: Option<(io::ErrorKind, String)>,
 }
 
@@ -42,16 +47,20 @@ impl Resolver {
     #[must_use]
     pub fn new(max_ttl: Duration, nxdomain_ttl: Duration) -> Self {
         Self {
-            max_ttl: Cell::new(max_ttl),
-            nxdomain_ttl: Cell::new(nxdomain_ttl),
-            hosts: RefCell::default(),
+            ttl: Mutex::new(Ttl {
+                max: max_ttl,
+                nxdomain: nxdomain_ttl,
+            }),
+            hosts: Mutex::default(),
         }
     }
 
     /// Changes the times for what is looked up from now on.
     pub fn set_ttl(&self, max_ttl: Duration, nxdomain_ttl: Duration) {
-        self.max_ttl.set(max_ttl);
-        self.nxdomain_ttl.set(nxdomain_ttl);
+        *lock(&self.ttl) = Ttl {
+            max: max_ttl,
+            nxdomain: nxdomain_ttl,
+        };
     }
 
     /// All addresses of `host`, in the order in which they are to be tried; an address is its own answer.
@@ -59,9 +68,9 @@ impl Resolver {
     /// # Cancel safety
     ///
     /// When dropped, the next who waits for the same name asks instead.
-    pub async fn resolve(&self, host: &str) -> io::Result<Rc<[IpAddr]>> {
+    pub async fn resolve(&self, host: &str) -> io::Result<Arc<[IpAddr]>> {
         if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(Rc::new([address]));
+            return Ok(Arc::new([address]));
         }
         self.resolve_by(host, async || {
             let found = tokio::net::lookup_host((host, 0)).await?;
@@ -74,7 +83,7 @@ impl Resolver {
         &self,
         host: &str,
         ask: impl AsyncFnOnce() -> io::Result<Vec<IpAddr>>,
-    ) -> io::Result<Rc<[IpAddr]>> {
+    ) -> io::Result<Arc<[IpAddr]>> {
         let known = self.host(host);
         if let Some(answer) = known.fresh() {
             return answer;
@@ -94,42 +103,42 @@ impl Resolver {
                 Ok(addresses)
             }
         });
-        let mut answer = known.answer.borrow_mut();
+        let mut answer = lock(&known.answer);
         let ttl = match found {
             Ok(addresses) => {
                 *answer = Answer {
                     addresses: Some(addresses.into()),
                     ..Answer::default()
                 };
-                self.max_ttl.get()
+                lock(&self.ttl).max
             }
             Err(error) => {
                 tracing::warn!(host, %error, "cannot resolve host name");
                 answer.failure = Some((error.kind(), error.to_string()));
-                self.nxdomain_ttl.get()
+                lock(&self.ttl).nxdomain
             }
         };
         answer.fresh_until = Some(Instant::now() + ttl);
         answer.best()
     }
 
-    fn host(&self, host: &str) -> Rc<Host> {
-        let mut hosts = self.hosts.borrow_mut();
+    fn host(&self, host: &str) -> Arc<Host> {
+        let mut hosts = lock(&self.hosts);
         if let Some(known) = hosts.get(host) {
-            return Rc::clone(known);
+            return Arc::clone(known);
         }
-        let unknown = Rc::new(Host {
+        let unknown = Arc::new(Host {
             turn: Semaphore::new(1),
-            answer: RefCell::default(),
+            answer: Mutex::default(),
         });
-        hosts.insert(host.into(), Rc::clone(&unknown));
+        hosts.insert(host.into(), Arc::clone(&unknown));
         unknown
     }
 }
 
 impl Host {
-    fn fresh(&self) -> Option<io::Result<Rc<[IpAddr]>>> {
-        let answer = self.answer.borrow();
+    fn fresh(&self) -> Option<io::Result<Arc<[IpAddr]>>> {
+        let answer = lock(&self.answer);
         let fresh = answer
             .fresh_until
             .is_some_and(|until| Instant::now() < until);
@@ -138,13 +147,17 @@ impl Host {
 }
 
 impl Answer {
-    fn best(&self) -> io::Result<Rc<[IpAddr]>> {
+    fn best(&self) -> io::Result<Arc<[IpAddr]>> {
         match (&self.addresses, &self.failure) {
-            (Some(addresses), _) => Ok(Rc::clone(addresses)),
+            (Some(addresses), _) => Ok(Arc::clone(addresses)),
             (None, Some((kind, message))) => Err(io::Error::new(*kind, message.clone())),
             (None, None) => Err(io::ErrorKind::NotFound.into()),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

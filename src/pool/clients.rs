@@ -141,7 +141,11 @@ impl ClientRecord {
     /// Asks the client's task for something.
     pub fn signal(&self, signal: Signal) {
         self.signals.fetch_or(signal as u8, Ordering::AcqRel);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -160,7 +164,8 @@ impl ClientRecord {
 
     /// Sets or clears the deadline, in milliseconds of [`Clients::now`].
     pub fn set_deadline(&self, deadline: Option<u64>) {
-        self.deadline.store(deadline.unwrap_or(0), Ordering::Relaxed);
+        self.deadline
+            .store(deadline.unwrap_or(0), Ordering::Relaxed);
     }
 }
 
@@ -219,12 +224,15 @@ impl Clients {
 
     /// Milliseconds since the process began; never 0.
     pub fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+        u64::try_from(self.started.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
     }
 
     /// `timeout` from now, as a deadline.
     pub fn after(&self, timeout: Duration) -> u64 {
-        self.now().saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+        self.now()
+            .saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// How many there are.
@@ -270,7 +278,13 @@ impl Clients {
         by_key.insert(key, Arc::clone(&record));
         drop(by_key);
         let process_id = i32::try_from(key).expect("31 bits");
-        (record, ClientKey { process_id, secret: self.mac(process_id) })
+        (
+            record,
+            ClientKey {
+                process_id,
+                secret: self.mac(process_id),
+            },
+        )
     }
 
     /// Takes a client out.

@@ -42,7 +42,7 @@ pub use self::{
 use crate::{
     config::PoolSettings,
     server::{
-        Server, ServerRecord, ServerState, ServerLogin,
+        Server, ServerLogin, ServerRecord, ServerState,
         connect_error::ConnectError,
         login::Parameters,
         recover::{self, Leftover, Recovery},
@@ -103,7 +103,11 @@ pub struct Shared {
 impl Shared {
     /// For a process that starts; tasks are counted by `tasks`.
     pub fn new(tasks: TaskTracker, defaults: Arc<Settings>) -> Self {
-        Self { tasks, defaults, next_server: AtomicU64::new(1) }
+        Self {
+            tasks,
+            defaults,
+            next_server: AtomicU64::new(1),
+        }
     }
 }
 
@@ -288,7 +292,9 @@ impl Pool {
     /// Leaves the queue.
     pub fn give_up(self: &Arc<Self>, ticket: &Arc<Ticket>) {
         let mut inner = self.lock();
-        inner.waiters.retain(|waiting| !Arc::ptr_eq(waiting, ticket));
+        inner
+            .waiters
+            .retain(|waiting| !Arc::ptr_eq(waiting, ticket));
         if inner.waiters.is_empty() {
             inner.waiting_since = None;
         }
@@ -314,7 +320,10 @@ impl Pool {
             });
             return;
         }
-        debug_assert!(server.is_clean(), "an unclean server must be recovered or closed");
+        debug_assert!(
+            server.is_clean(),
+            "an unclean server must be recovered or closed"
+        );
         let mut inner = self.lock();
         let surplus = inner.total > inner.settings.pool_size + inner.settings.reserve_pool_size;
         let stale = server.generation != inner.generation || inner.gate == Gate::Closed;
@@ -409,7 +418,9 @@ impl Pool {
             return woken;
         }
         while !inner.waiters.is_empty() {
-            let Some(server) = inner.take_idle(self, None) else { break };
+            let Some(server) = inner.take_idle(self, None) else {
+                break;
+            };
             match inner.hand_over(server) {
                 Ok(waker) => woken.push(waker),
                 Err(server) => inner.idle.push_back(server),
@@ -451,7 +462,9 @@ impl Pool {
                 inner.welcome = Some(parameters);
                 server.expires_at = Instant::now() + inner.lifetime(server.record.id);
                 server.generation = generation;
-                inner.records.insert(server.record.id, Arc::clone(&server.record));
+                inner
+                    .records
+                    .insert(server.record.id, Arc::clone(&server.record));
                 drop(inner);
                 self.release(server);
                 self.kick();
@@ -512,8 +525,12 @@ impl Pool {
     /// Closes the connection that has been idle longest, if nobody waits for it.
     fn evict_idle(&self) -> bool {
         // A sibling that is busy with its own queue has no idle connection to spare.
-        let Ok(mut inner) = self.inner.try_lock() else { return false };
-        let Some(server) = inner.idle.pop_front() else { return false };
+        let Ok(mut inner) = self.inner.try_lock() else {
+            return false;
+        };
+        let Some(server) = inner.idle.pop_front() else {
+            return false;
+        };
         inner.forget(&server);
         drop(inner);
         self.give_back_limits();
@@ -573,7 +590,11 @@ impl Pool {
             let mut closing = Vec::new();
             let mut kept = VecDeque::new();
             for server in inner.idle.drain(..) {
-                if unwanted(&server) { closing.push(server) } else { kept.push_back(server) }
+                if unwanted(&server) {
+                    closing.push(server)
+                } else {
+                    kept.push_back(server)
+                }
             }
             (closing, kept)
         };
@@ -624,7 +645,10 @@ impl Pool {
             connecting: inner.connecting,
             total: inner.total,
             waiting: inner.waiters.len(),
-            max_wait: inner.waiting_since.map(|since| since.elapsed()).unwrap_or_default(),
+            max_wait: inner
+                .waiting_since
+                .map(|since| since.elapsed())
+                .unwrap_or_default(),
             paused: inner.gate == Gate::Paused,
             servers: inner.records.values().map(Arc::clone).collect(),
         }
@@ -662,7 +686,7 @@ impl Inner {
                     .unwrap_or(newest)
             };
             let mut server = self.idle.remove(chosen)?;
-            if server.stream.has_pending_input() {
+            if server.has_pending_input() {
                 // Whatever an idle server has to say, it is a goodbye or cannot be attributed.
                 self.forget(&server);
                 server.close();
@@ -670,9 +694,7 @@ impl Inner {
                 continue;
             }
             match &self.settings.server_check_query {
-                Some(query)
-                    if server.idle_since.elapsed() > self.settings.server_check_delay =>
-                {
+                Some(query) if server.idle_since.elapsed() > self.settings.server_check_delay => {
                     pool.check(server, query.clone(), self.settings.server_connect_timeout);
                 }
                 _ => return Some(server),
@@ -709,12 +731,17 @@ impl Inner {
         let jitter = settings.server_lifetime_jitter.of(settings.server_lifetime);
         // The fractional part of multiples of the golden ratio spreads evenly.
         let spread = (f64::from(u32::try_from(id & 0xffff).unwrap_or(0)) * 0.618_034).fract();
-        settings.server_lifetime.saturating_sub(jitter.mul_f64(spread))
+        settings
+            .server_lifetime
+            .saturating_sub(jitter.mul_f64(spread))
     }
 
     /// How many connections should be in the making.
     fn wanted(&self) -> usize {
-        let minimum = self.settings.min_pool_size.saturating_sub(self.total - self.connecting);
+        let minimum = self
+            .settings
+            .min_pool_size
+            .saturating_sub(self.total - self.connecting);
         self.waiters.len().max(minimum)
     }
 
@@ -730,7 +757,9 @@ impl Inner {
     }
 
     fn backs_off(&self) -> bool {
-        self.back_off.as_ref().is_some_and(|back_off| Instant::now() < back_off.until)
+        self.back_off
+            .as_ref()
+            .is_some_and(|back_off| Instant::now() < back_off.until)
     }
 
     /// The error for a new waiter, when there is no connection and none can be made now.
@@ -747,7 +776,11 @@ impl Inner {
             None => FIRST_RETRY.min(longest),
         };
         let until = Instant::now() + delay;
-        self.back_off = Some(BackOff { until, delay, error: Arc::clone(error) });
+        self.back_off = Some(BackOff {
+            until,
+            delay,
+            error: Arc::clone(error),
+        });
         if self.total > self.connecting {
             return Vec::new();
         }

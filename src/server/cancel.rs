@@ -90,7 +90,9 @@ impl CancelFence {
     /// Whether no cancel request is under way.
     #[inline]
     pub fn is_down(&self) -> bool {
-        self.0.as_ref().is_none_or(|fence| fence.under_way.load(Ordering::Acquire) == 0)
+        self.0
+            .as_ref()
+            .is_none_or(|fence| fence.under_way.load(Ordering::Acquire) == 0)
     }
 
     /// Waits until no cancel request is under way.

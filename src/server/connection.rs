@@ -138,7 +138,7 @@ impl ServerRecord {
             port,
             local: local.map_or_else(Default::default, |a| (a.ip().to_string(), a.port())),
             process_id,
-            tls: stream.tls().map(ToString::to_string).unwrap_or_default(),
+            tls: stream.tls().map(|tls| tls.to_string()).unwrap_or_default(),
             connected_at: Instant::now(),
             connected_at_unix: unix_now(),
             state: AtomicU8::new(ServerState::Tested as u8),
@@ -181,7 +181,11 @@ impl Server {
         }
         let Self { stream, .. } = *self;
         let stream = stream.into_portable()?.into_stream()?;
-        Ok(Box::new(Self { stream, worker, ..*self }))
+        Ok(Box::new(Self {
+            stream,
+            worker,
+            ..*self
+        }))
     }
 
     /// Writes at once what the socket takes; the rest is kept and sent by [`Server::poll_flush`].
@@ -192,6 +196,11 @@ impl Server {
     /// Writes what is left over from earlier sends.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         flush(&mut self.stream, &mut self.unsent, cx)
+    }
+
+    /// Whether something has arrived from an idle server, as far as the reactor knows.
+    pub fn has_pending_input(&mut self) -> bool {
+        self.stream.has_pending_input()
     }
 
     /// Whether everything given to it has been sent.

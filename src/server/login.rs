@@ -14,8 +14,7 @@ use super::{
 };
 use crate::{
     auth::Credentials,
-    config::Host,
-    net::Framed,
+    net::{Address, Resolver},
     protocol::startup,
     session::{ServerState, Settings},
 };
@@ -27,6 +26,8 @@ pub struct ServerLogin {
     pub target: ConnectTarget,
     /// With what proof.
     pub credentials: Credentials,
+    /// Who finds the host.
+    pub resolver: Arc<Resolver>,
     /// Who computes keys.
     pub derivations: Arc<Derivations>,
     /// `cancel_wait_timeout`.
@@ -46,8 +47,7 @@ impl ServerLogin {
         let key = |login: &Self| {
             let target = &login.target;
             (
-                target.host.clone(),
-                target.port,
+                target.address.clone(),
                 target.user.clone(),
                 target.database.clone(),
                 target.sslmode,
@@ -67,15 +67,16 @@ impl ServerLogin {
         id: u64,
         defaults: &Arc<Settings>,
     ) -> Result<(Box<Server>, Parameters), ConnectError> {
+        let (resolver, derivations) = (&self.resolver, &self.derivations);
         let connected =
-            connect::connect(&self.target, &self.credentials, &self.derivations).await?;
+            connect::connect(&self.target, resolver, &self.credentials, derivations).await?;
         let key = connected.key;
         let process_id = key.as_ref().map_or(0, |key| key.process_id);
-        let host = match &self.target.host {
-            Host::Tcp(name) => name.clone(),
-            Host::Unix(directory) => directory.display().to_string(),
+        let (host, port) = match &self.target.address {
+            Address::Tcp { host, port } => (host.clone(), *port),
+            Address::Unix { directory, port } => (directory.display().to_string(), *port),
         };
-        let record = ServerRecord::new(id, host, self.target.port, process_id, &connected.stream);
+        let record = ServerRecord::new(id, host, port, process_id, &connected.stream);
         let user = self.target.user.as_bytes();
         let state = ServerState::new(user, Arc::clone(defaults), self.max_prepared_statements);
         let cancel = CancelTarget {
@@ -83,7 +84,12 @@ impl ServerLogin {
             process_id,
             secret: key.map(|key| key.secret.into()).unwrap_or_default(),
         };
-        let server = LoggedIn { stream: connected.stream, state, cancel, record };
+        let server = LoggedIn {
+            stream: connected.stream,
+            state,
+            cancel,
+            record,
+        };
         let parameters = connected
             .parameters
             .into_iter()
@@ -98,11 +104,12 @@ impl ServerLogin {
         process_id: i32,
         secret: &[u8],
     ) -> Result<(), CancelError> {
-        let stream = connect::open(&self.target).await.map_err(CancelError::Connect)?;
-        let mut framed = Framed::new(stream, Vec::new());
+        let mut framed = connect::open(&self.target, &self.resolver)
+            .await
+            .map_err(CancelError::Connect)?;
         let request = startup::cancel_request(process_id, secret);
-        framed.send(&request).await.map_err(CancelError::Io)?;
-        match framed.byte().await {
+        framed.write(&request).await.map_err(CancelError::Io)?;
+        match framed.first_byte().await {
             // It has nothing to say; closing is its answer.
             Ok(_) | Err(_) => Ok(()),
         }

@@ -118,13 +118,19 @@ async fn exchange(server: &mut Server, out: &[u8], only_sent: bool) -> Result<()
     let mut buffer = vec![0; 16 * 1024];
     let mut unsent = out;
     poll_fn(|cx| {
-        server.send(cx, std::mem::take(&mut unsent)).map_err(RecoverError::Io)?;
+        server
+            .send(cx, std::mem::take(&mut unsent))
+            .map_err(RecoverError::Io)?;
         let flushed = server.poll_flush(cx).map_err(RecoverError::Io)?.is_ready();
         loop {
             if flushed && server.state.cleanup() != Cleanup::Drain {
                 return std::task::Poll::Ready(Ok(()));
             }
-            match server.stream.poll_read(cx, &mut buffer).map_err(RecoverError::Io)? {
+            match server
+                .stream
+                .poll_read(cx, &mut buffer)
+                .map_err(RecoverError::Io)?
+            {
                 std::task::Poll::Ready(0) => {
                     let error = io::ErrorKind::UnexpectedEof.into();
                     return std::task::Poll::Ready(Err(RecoverError::Io(error)));

@@ -699,9 +699,17 @@ impl Session {
     /// Remembers the name of a setting that a probe would not be told of.
     fn note_custom_setting(&mut self, text: &[u8], facts: &sql::Facts) {
         let name: Vec<u8> = match facts.detail {
-            Detail::Set { parameter, scope: sql::SetScope::Session, .. } => parameter.name(text),
-            Detail::SetConfig { local: Some(true), .. } => return,
-            Detail::SetConfig { name: Some(name), .. } => match sql::plain_literal(name.of(text)) {
+            Detail::Set {
+                parameter,
+                scope: sql::SetScope::Session,
+                ..
+            } => parameter.name(text),
+            Detail::SetConfig {
+                local: Some(true), ..
+            } => return,
+            Detail::SetConfig {
+                name: Some(name), ..
+            } => match sql::plain_literal(name.of(text)) {
                 Some(name) => name.to_vec(),
                 None => return self.pins.insert(PinReason::Opaque),
             },

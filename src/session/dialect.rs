@@ -11,12 +11,22 @@ pub(super) struct Dialect {
 
 /// Encodings in which a byte below 0x80 may be the second half of a character (manual, "Character
 /// Set Support"; they are client-only for that reason).
-const UNSAFE_ENCODINGS: [&[u8]; 7] =
-    [b"BIG5", b"GB18030", b"GBK", b"JOHAB", b"SHIFT_JIS_2004", b"SJIS", b"UHC"];
+const UNSAFE_ENCODINGS: [&[u8]; 7] = [
+    b"BIG5",
+    b"GB18030",
+    b"GBK",
+    b"JOHAB",
+    b"SHIFT_JIS_2004",
+    b"SJIS",
+    b"UHC",
+];
 
 impl Default for Dialect {
     fn default() -> Self {
-        Self { standard_conforming_strings: true, ascii_safe_encoding: true }
+        Self {
+            standard_conforming_strings: true,
+            ascii_safe_encoding: true,
+        }
     }
 }
 

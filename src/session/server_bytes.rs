@@ -41,12 +41,6 @@ pub enum ServerFault {
     SettingsRefused(Box<[u8]>),
 }
 
-/// A message of a server's, or as much of it as is at hand, and where it lies in the bytes read.
-struct Message<'a> {
-    frame: Frame<'a, BackendTag>,
-    at: usize,
-}
-
 impl Session {
     /// Takes what the server sent; answers how many bytes are done with. What goes on to the client is
     /// put into `out`, whose input `data` is; what we ask the server next is appended to `to_server`.
@@ -78,8 +72,7 @@ impl Session {
                 break;
             }
             self.give_fakes(server, out);
-            let message = Message { frame, at };
-            let forward = self.on_server_message(&message, server, out)?;
+            let forward = self.on_server_message(&frame, server, out)?;
             let at_hand = frame.bytes.len();
             if forward {
                 out.forward(at..at + at_hand);
@@ -111,25 +104,25 @@ impl Session {
     /// Handles one message; answers whether it is forwarded.
     fn on_server_message(
         &mut self,
-        message: &Message<'_>,
+        frame: &Frame<'_, BackendTag>,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Result<bool, ServerFault> {
-        let Frame { tag, .. } = message.frame;
+        let tag = frame.tag;
         if tag == BackendTag::ErrorResponse {
-            self.on_server_error(message, server, out)?;
+            self.on_server_error(frame, server, out)?;
             return Ok(false);
         }
         let (disposition, expected) = match server.pipeline.on_message(tag)? {
             Step::Within(disposition) => (disposition, None),
             Step::Done(expected) => (expected.disposition, Some(expected)),
             Step::Unsolicited(disposition) => {
-                return self.on_unsolicited(message, disposition);
+                return self.on_unsolicited(frame, disposition);
             }
             Step::Void(_) => return Ok(false),
         };
         if tag == BackendTag::ReadyForQuery {
-            server.status = backend::ready_for_query(message.frame.body())?;
+            server.status = backend::ready_for_query(frame.body())?;
             if disposition == Disposition::Forward {
                 self.answered = self.answered.wrapping_add(1);
             }
@@ -137,7 +130,7 @@ impl Session {
         match disposition {
             Disposition::Forward => {
                 if tag == BackendTag::CommandComplete {
-                    let tag = backend::command_complete(message.frame.body())?;
+                    let tag = backend::command_complete(frame.body())?;
                     self.on_command_complete(tag, server);
                 }
                 Ok(true)
@@ -146,7 +139,7 @@ impl Session {
                 if tag == BackendTag::DataRow
                     && let Some(findings) = &mut self.findings
                 {
-                    findings.add(message.frame.body())?;
+                    findings.add(frame.body())?;
                 }
                 if expected.is_some() {
                     self.apply_findings(server);
@@ -180,14 +173,14 @@ impl Session {
 
     fn on_unsolicited(
         &mut self,
-        message: &Message<'_>,
+        frame: &Frame<'_, BackendTag>,
         disposition: Option<Disposition>,
     ) -> Result<bool, ServerFault> {
         let on_behalf = matches!(disposition, Some(Disposition::Skip(_)));
-        match message.frame.tag {
+        match frame.tag {
             BackendTag::ParameterStatus if on_behalf => Ok(false),
             BackendTag::ParameterStatus => {
-                let (name, value) = backend::parameter_status(message.frame.body())?;
+                let (name, value) = backend::parameter_status(frame.body())?;
                 self.dialect.on_parameter_status(name, value);
                 // A setting changed; if no SET was seen, a function did it. Inside a transaction it
                 // may also be a SET LOCAL, which the probe will find gone.
@@ -203,12 +196,12 @@ impl Session {
 
     fn on_server_error(
         &mut self,
-        message: &Message<'_>,
+        frame: &Frame<'_, BackendTag>,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Result<(), ServerFault> {
-        let bytes = message.frame.bytes;
-        let body = message.frame.body();
+        let bytes = frame.bytes;
+        let body = frame.body();
         let fields = ErrorFields::read(body);
         if matches!(fields.severity, b"FATAL" | b"PANIC") {
             return Err(ServerFault::Fatal(body.into()));

@@ -112,7 +112,9 @@ impl ServerState {
                 }
                 continue;
             }
-            let Some(frame) = frame::backend(&data[at..])? else { break };
+            let Some(frame) = frame::backend(&data[at..])? else {
+                break;
+            };
             let needs_body = matches!(frame.tag, BackendTag::ReadyForQuery);
             if needs_body && !frame.is_whole() {
                 break;
@@ -122,7 +124,10 @@ impl ServerState {
             let at_hand = frame.bytes.len();
             if at_hand < frame.size {
                 let remaining = frame.size - at_hand;
-                self.streaming = Some(Streaming { remaining, forward: false });
+                self.streaming = Some(Streaming {
+                    remaining,
+                    forward: false,
+                });
             }
             at += at_hand;
         }
@@ -136,7 +141,11 @@ impl ServerState {
             }
             Step::Void(voided) => {
                 for expected in voided {
-                    if let Request::Parse { statement: Some(statement), .. } = expected.request {
+                    if let Request::Parse {
+                        statement: Some(statement),
+                        ..
+                    } = expected.request
+                    {
                         self.statements.remove(statement.id);
                     }
                 }
@@ -160,7 +169,8 @@ impl ServerState {
         }
         if self.pipeline.ends_in_open_batch() {
             encode::sync(to_server);
-            self.pipeline.push(Request::Sync, Disposition::Skip(OnBehalf::Settings));
+            self.pipeline
+                .push(Request::Sync, Disposition::Skip(OnBehalf::Settings));
         }
     }
 
@@ -178,7 +188,8 @@ impl ServerState {
     /// Asks the server to run `text`; its reply is expected from now on.
     pub fn ask(&mut self, text: &[u8], to_server: &mut Vec<u8>) {
         encode::query(to_server, text);
-        self.pipeline.push(Request::Query, Disposition::Skip(OnBehalf::Settings));
+        self.pipeline
+            .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
     }
 
     /// The server has been told DISCARD ALL: nothing is left of any session on it.
