@@ -5,13 +5,13 @@
 use std::{borrow::Cow, io, time::Duration};
 
 use crate::{
-    pool::{CheckoutError, ClientRecord, describe},
+    pool::{CheckoutError, ClientRecord, Pool, describe},
     protocol::{
         SqlState,
         backend::ErrorFields,
         encode::{self, Report, Severity},
     },
-    server::{Server, connect_error::ConnectFailure},
+    server::{Server, connect_error::ConnectFailure, recover::RecoverError},
     session::{ServerFault, Violation},
 };
 
@@ -185,6 +185,40 @@ impl Failure {
             message,
             detail,
             hint,
+        }
+    }
+
+    /// A login cannot be completed, because a server does not take the client's settings.
+    pub fn login(pool: &Pool, error: &RecoverError) -> Self {
+        let refused = match error {
+            RecoverError::Fault(ServerFault::SettingsRefused(body)) => {
+                Some(ErrorFields::read(body))
+            }
+            _ => None,
+        };
+        let what = match refused {
+            Some(fields) => words(fields.message),
+            None => "cannot apply the settings of the startup packet".to_owned(),
+        };
+        Self {
+            severity: Severity::Fatal,
+            sqlstate: refused
+                .and_then(|fields| fields.sqlstate)
+                .unwrap_or(SqlState::CONNECTION_FAILURE),
+            message: what.into(),
+            detail: format!("Server of pool {}: {}.", pool.name, describe(error)),
+            hint: "",
+        }
+    }
+
+    /// The operating system failed us.
+    pub fn io(error: &io::Error) -> Self {
+        Self {
+            severity: Severity::Error,
+            sqlstate: SqlState::INTERNAL_ERROR,
+            message: "operating system error".into(),
+            detail: format!("{error}."),
+            hint: "",
         }
     }
 

@@ -3,3 +3,4 @@
 pub mod buffers;
 pub mod error;
 pub mod relay;
+pub mod welcome;

@@ -19,11 +19,11 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// A cap of `most` connections (`None`: no cap), decided by `setting`.
-    pub fn new(setting: &'static str, most: Option<usize>) -> Self {
+    /// No cap yet; `setting` decides it.
+    pub fn new(setting: &'static str) -> Self {
         Self {
             setting,
-            most: AtomicUsize::new(most.unwrap_or(0)),
+            most: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
             pools: Mutex::new(Vec::new()),
         }

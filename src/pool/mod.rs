@@ -18,6 +18,7 @@
 
 pub mod clients;
 pub mod limit;
+pub mod pools;
 pub mod wait;
 
 use std::{
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 pub use self::{
     clients::{ClientRecord, ClientState, Clients, Signal},
     limit::Limit,
+    pools::Pools,
     wait::Ticket,
 };
 use crate::{
@@ -45,7 +47,8 @@ use crate::{
         Server, ServerLogin, ServerRecord, ServerState,
         connect_error::ConnectError,
         login::Parameters,
-        recover::{self, Leftover, Recovery},
+        prove,
+        recover::{self, Leftover, RecoverError, Recovery},
     },
     session::Settings,
     stats::PoolStats,
@@ -123,6 +126,8 @@ struct Inner {
     connecting: usize,
     back_off: Option<BackOff>,
     welcome: Option<Parameters>,
+    /// What servers report under settings that they have accepted.
+    proved: HashMap<Arc<Settings>, Parameters>,
     records: HashMap<u64, Arc<ServerRecord>>,
     /// Counts RECONNECT: servers of an earlier count are closed when they come back.
     generation: u64,
@@ -146,6 +151,23 @@ struct BackOff {
     until: Instant,
     delay: Duration,
     error: Arc<CheckoutError>,
+}
+
+/// Sets of settings that are remembered as accepted; all are forgotten when there are more.
+const MAX_PROVED: usize = 512;
+
+/// A server in the hands of a future that may be dropped.
+struct Held {
+    pool: Arc<Pool>,
+    server: Option<Box<Server>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.pool.discard(server);
+        }
+    }
 }
 
 /// The first pause after a failed connect; doubled up to `server_login_retry`.
@@ -196,6 +218,7 @@ impl Pool {
                 connecting: 0,
                 back_off: None,
                 welcome: None,
+                proved: HashMap::new(),
                 records: HashMap::new(),
                 generation: 0,
                 waiting_since: None,
@@ -220,9 +243,52 @@ impl Pool {
         Arc::clone(&self.lock().login)
     }
 
-    /// What clients are told at login; `None` until a server has been seen.
-    pub fn welcome(&self) -> Option<Parameters> {
-        self.lock().welcome.clone()
+    /// What a client with these settings is told at login; `None` until a server was seen with them.
+    pub fn welcome(&self, settings: &Settings) -> Option<Parameters> {
+        let inner = self.lock();
+        if settings.is_empty() {
+            return inner.welcome.clone();
+        }
+        inner.proved.get(settings).map(Arc::clone)
+    }
+
+    /// Tries settings on a server that was checked out, and remembers what the server reports.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the server.
+    pub async fn prove(
+        self: &Arc<Self>,
+        server: Box<Server>,
+        settings: &Arc<Settings>,
+    ) -> Result<Parameters, RecoverError> {
+        let mut held = Held {
+            pool: Arc::clone(self),
+            server: Some(server),
+        };
+        let told = self.lock().welcome.clone().unwrap_or_default();
+        let timeout = self.settings().server_connect_timeout;
+        let Some(server) = &mut held.server else {
+            return Ok(told);
+        };
+        let defaults = &self.shared.defaults;
+        let outcome = prove::prove(server, settings, defaults, &told, timeout).await;
+        let server = held.server.take();
+        match (&outcome, server) {
+            (Ok(parameters), Some(server)) => {
+                let mut inner = self.lock();
+                if inner.proved.len() >= MAX_PROVED {
+                    inner.proved.clear();
+                }
+                inner
+                    .proved
+                    .insert(Arc::clone(settings), Arc::clone(parameters));
+                drop(inner);
+                self.release(server);
+            }
+            (Err(_), Some(server)) => self.discard(server),
+            (_, None) => {}
+        }
+        outcome
     }
 
     /// New settings, and a new way to log in. Existing connections are replaced as they come back
@@ -232,6 +298,7 @@ impl Pool {
         if !inner.login.is_same(&login) {
             inner.generation += 1;
             inner.back_off = None;
+            inner.proved.clear();
             inner.login = login;
         }
         inner.settings = settings;

@@ -6,8 +6,10 @@ pub mod cancel;
 pub mod connect;
 pub mod connect_error;
 pub mod connection;
+pub mod credentials;
 pub mod derivations;
 pub mod login;
+pub mod prove;
 pub mod recover;
 
 pub use cancel::CancelTarget;

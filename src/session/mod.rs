@@ -37,7 +37,6 @@ pub use statements::StatementInterner;
 
 use self::{
     dialect::Dialect,
-    pipeline::{Disposition, OnBehalf, Request},
     probe::Findings,
     server_state::{Streaming, UnnamedId},
     statements::ClientStatements,
@@ -324,13 +323,7 @@ impl Session {
         if Arc::ptr_eq(&server.settings, &self.settings) {
             return;
         }
-        let count = Settings::reconcile(&server.settings, &self.settings, out.own());
-        for _ in 0..count {
-            server
-                .pipeline
-                .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
-        }
-        server.settings = Arc::clone(&self.settings);
+        server.give_settings(&self.settings, out.own());
     }
 
     /// Whether the server goes back to its pool now.

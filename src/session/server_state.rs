@@ -192,6 +192,15 @@ impl ServerState {
             .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
     }
 
+    /// Gives the server other settings; its replies are expected from now on.
+    pub fn give_settings(&mut self, wanted: &Arc<Settings>, to_server: &mut Vec<u8>) {
+        for _ in 0..Settings::reconcile(&self.settings, wanted, to_server) {
+            self.pipeline
+                .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
+        }
+        self.settings = Arc::clone(wanted);
+    }
+
     /// The server has been told DISCARD ALL: nothing is left of any session on it.
     pub fn on_discard_all(&mut self, defaults: Arc<Settings>) {
         self.statements.clear();

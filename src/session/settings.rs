@@ -58,6 +58,13 @@ impl Settings {
         }
     }
 
+    /// All but `name`.
+    pub fn without(&self, name: &[u8]) -> Self {
+        let mut rest = self.clone();
+        rest.0.remove(name);
+        rest
+    }
+
     /// The part that decides what a statement's text means, for the key of prepared statements.
     pub fn planner_relevant(&self) -> Box<[u8]> {
         let mut key = Vec::new();

@@ -1,0 +1,145 @@
+//! Threads that serve clients: each a runtime of its own, so that a query never crosses threads.
+//!
+//! The first worker is the thread that runs the pooler; it also accepts connections and hands them to
+//! the worker with the fewest clients.
+
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::mpsc,
+    task::LocalSet,
+};
+
+use super::{Pooler, StartError, serve};
+use crate::{
+    client::{buffers::Buffers, relay::Worker},
+    net::Accepted,
+};
+
+/// Where accepted connections go.
+#[derive(Debug)]
+pub struct Workers {
+    others: Vec<Desk>,
+    own: Rc<Worker>,
+    own_clients: Arc<AtomicUsize>,
+}
+
+/// A worker on a thread of its own.
+#[derive(Debug)]
+struct Desk {
+    connections: mpsc::UnboundedSender<Accepted>,
+    clients: Arc<AtomicUsize>,
+}
+
+/// Counts a client of a worker for as long as it lives.
+#[derive(Debug)]
+pub struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A runtime of the kind that every worker has.
+pub fn runtime() -> Result<Runtime, StartError> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Worker)
+}
+
+fn worker(pooler: &Pooler) -> Rc<Worker> {
+    Rc::new(Worker {
+        id: Handle::current().id(),
+        buffers: Buffers::default(),
+        tasks: pooler.tasks.clone(),
+        clients: Arc::clone(&pooler.clients),
+    })
+}
+
+impl Workers {
+    /// Starts the threads beyond the present one, which must be in a runtime.
+    pub fn start(pooler: &Arc<Pooler>) -> Result<Self, StartError> {
+        let count = pooler.config().process.workers.max(1);
+        let others = (1..count)
+            .map(|number| Desk::start(pooler, number))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            others,
+            own: worker(pooler),
+            own_clients: Arc::default(),
+        })
+    }
+
+    /// Gives a connection to the worker with the fewest clients.
+    pub fn assign(&self, pooler: &Arc<Pooler>, accepted: Accepted) {
+        let own_load = self.own_clients.load(Ordering::Relaxed);
+        let least = self
+            .others
+            .iter()
+            .min_by_key(|desk| desk.clients.load(Ordering::Relaxed));
+        match least {
+            Some(desk) if desk.clients.load(Ordering::Relaxed) < own_load => {
+                if let Err(refused) = desk.connections.send(accepted) {
+                    tracing::error!(peer = ?refused.0.peer, "worker is gone, connection dropped");
+                }
+            }
+            _ => {
+                let counted = Counted::new(&self.own_clients);
+                let client = serve::client(Arc::clone(pooler), Rc::clone(&self.own), accepted);
+                pooler.tasks.spawn_local(async move {
+                    client.await;
+                    drop(counted);
+                });
+            }
+        }
+    }
+}
+
+impl Desk {
+    fn start(pooler: &Arc<Pooler>, number: usize) -> Result<Self, StartError> {
+        let (connections, mut accepted) = mpsc::unbounded_channel();
+        let clients: Arc<AtomicUsize> = Arc::default();
+        let count = Arc::clone(&clients);
+        let pooler = Arc::clone(pooler);
+        let runtime = runtime()?;
+        thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                let local = LocalSet::new();
+                local.block_on(&runtime, async move {
+                    let worker = worker(&pooler);
+                    while let Some(connection) = accepted.recv().await {
+                        let counted = Counted::new(&count);
+                        let client =
+                            serve::client(Arc::clone(&pooler), Rc::clone(&worker), connection);
+                        pooler.tasks.spawn_local(async move {
+                            client.await;
+                            drop(counted);
+                        });
+                    }
+                });
+            })
+            .map_err(StartError::Worker)?;
+        Ok(Self {
+            connections,
+            clients,
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! What a client is told when it has logged in: the parameters that a server of its pool reports.
+//!
+//! The first client of a pool, and the first with new startup settings, waits for a server to say so;
+//! a setting that the server refuses is refused at login, in the server's own words.
+
+use std::{future::poll_fn, sync::Arc};
+
+use super::{error::Failure, relay::Worker};
+use crate::{
+    pool::{Pool, Ticket},
+    protocol::{backend::TransactionStatus, encode},
+    server::{Server, login::Parameters},
+    session::{Settings, SettingsInterner},
+};
+
+/// It is accepted whatever its value and nearly always different: not worth a question.
+const APPLICATION_NAME: &[u8] = b"application_name";
+
+/// The parameters for a client with the settings `startup`.
+///
+/// # Cancel safety
+/// May be dropped at any time.
+pub async fn parameters(
+    pool: &Arc<Pool>,
+    worker: &Worker,
+    startup: &Settings,
+    interner: &SettingsInterner,
+) -> Result<Parameters, Failure> {
+    let checked = startup.without(APPLICATION_NAME);
+    if let Some(parameters) = pool.welcome(&checked) {
+        return Ok(parameters);
+    }
+    let server = checkout(pool, worker).await?;
+    let settings = interner.intern(checked);
+    pool.prove(server, &settings)
+        .await
+        .map_err(|error| Failure::login(pool, &error))
+}
+
+/// Waits for a server.
+///
+/// # Cancel safety
+/// May be dropped at any time: the place in the queue is given up.
+async fn checkout(pool: &Arc<Pool>, worker: &Worker) -> Result<Box<Server>, Failure> {
+    if let Some(server) = pool.try_checkout(worker.id) {
+        return Ok(server);
+    }
+    let mut place = Place {
+        pool,
+        ticket: Arc::default(),
+        is_queued: false,
+    };
+    let served = poll_fn(|cx| {
+        if !place.is_queued {
+            place.is_queued = true;
+            pool.wait(&place.ticket, cx.waker());
+        }
+        Pool::poll_wait(&place.ticket, cx)
+    })
+    .await;
+    place.is_queued = false;
+    served
+        .map_err(|error| Failure::checkout(&error))
+        .and_then(|server| {
+            server
+                .move_to(worker.id)
+                .map_err(|error| Failure::io(&error))
+        })
+}
+
+/// A place in the queue that is given up when it is dropped.
+struct Place<'a> {
+    pool: &'a Arc<Pool>,
+    ticket: Arc<Ticket>,
+    is_queued: bool,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.is_queued {
+            self.pool.give_up(&self.ticket);
+        }
+    }
+}
+
+/// Appends ParameterStatus messages, BackendKeyData and the first ReadyForQuery.
+pub fn greet(
+    out: &mut Vec<u8>,
+    parameters: &Parameters,
+    startup: &Settings,
+    (process_id, secret): (i32, &[u8]),
+) {
+    let own_name = startup.value(APPLICATION_NAME);
+    for (name, value) in parameters.iter() {
+        let value = own_name
+            .filter(|_| **name == *APPLICATION_NAME)
+            .unwrap_or(value);
+        encode::parameter_status(out, name, value);
+    }
+    encode::backend_key_data(out, process_id, secret);
+    encode::ready_for_query(out, TransactionStatus::Idle);
+}
