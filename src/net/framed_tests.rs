@@ -70,6 +70,7 @@ async fn a_lying_length_is_refused_at_its_last_byte_and_costs_no_memory() {
     ] {
         let (mut peer, mut framed) = pair();
         write(&mut peer, sent).await;
+        drop(peer);
         let refused = framed.read_startup(10_000).await;
         assert!(
             matches!(refused, Err(ReadError::Length { length, limit: 10_000 }) if length == expected)
@@ -79,6 +80,7 @@ async fn a_lying_length_is_refused_at_its_last_byte_and_costs_no_memory() {
         let (mut peer, mut framed) = pair();
         write(&mut peer, b"p").await;
         write(&mut peer, &length.to_be_bytes()).await;
+        drop(peer);
         let refused = framed.read_message(only_p).await;
         assert!(matches!(
             refused,

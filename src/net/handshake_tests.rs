@@ -95,6 +95,27 @@ async fn a_server_is_verified_as_far_as_asked() {
 }
 
 #[tokio::test]
+async fn a_certificate_without_its_key_proves_nothing() {
+    let pki = Pki::new();
+    let stolen = pki.accept().identity;
+    let impostor = crate::net::tls::impostor(&stolen, &pki.identity("own", &[]));
+    for versions in [TlsVersions::Only12, TlsVersions::Only13] {
+        for verify in [Verify::Nothing, Verify::Chain, Verify::ChainAndName] {
+            let connect = ConnectTls {
+                versions,
+                ..pki.connect(verify)
+            };
+            let connector = Connector::load(&connect).unwrap();
+            let (client, _) = tls_over(tcp_pair().await, &connector, &impostor).await;
+            assert!(
+                matches!(client, Err(HandshakeError::Tls(_))),
+                "{verify:?} {versions:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_common_name_stands_in_for_missing_alternative_names() {
     let pki = Pki::new();
     let with = |common_name: &str, hosts: &[&str]| AcceptTls {
@@ -207,7 +228,8 @@ async fn a_session_is_resumed_under_the_same_settings_only() {
 #[tokio::test]
 async fn plaintext_behind_the_request_is_refused() {
     let pki = Pki::new();
-    let (_client, server) = tcp_pair().await;
+    let (client, server) = tcp_pair().await;
+    drop(client);
     let refused = accept_tls(server, b"injected", &pki.acceptor()).await;
     assert!(matches!(
         refused,

@@ -19,6 +19,7 @@ mod test_pki;
 #[cfg(test)]
 mod test_streams;
 mod tls;
+mod tls_records;
 mod tls_session;
 mod verify;
 

@@ -27,6 +27,9 @@ pub struct Stream {
     tls: Option<Box<TlsSession>>,
 }
 
+/// A client that is connected and idle costs little more than this and its task.
+const _: () = assert!(size_of::<Stream>() <= 64);
+
 /// A connection between two workers: it belongs to no reactor and can be sent to another thread.
 #[derive(Debug)]
 pub struct Portable {

@@ -21,7 +21,8 @@ use thiserror::Error;
 
 use super::{
     certificate,
-    tls_session::{Side, TlsSession},
+    tls_records::Side,
+    tls_session::TlsSession,
     verify::{ServerVerifier, Verify},
 };
 
@@ -434,6 +435,25 @@ pub(super) fn without_alpn(connector: &Connector) -> Connector {
     Connector {
         config: Arc::new(config),
         verify: connector.verify,
+    }
+}
+
+/// A server that shows a certificate whose key it does not have.
+#[cfg(test)]
+pub(super) fn impostor(stolen: &Identity, own: &Identity) -> Acceptor {
+    let provider = Arc::new(ring::default_provider());
+    let certificate = stolen.load(&provider).unwrap().cert;
+    let key = own.load(&provider).unwrap().key;
+    let pair = SingleCertAndKey::from(CertifiedKey::new(certificate, key));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(TlsVersions::Both.offered())
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(pair));
+    Acceptor {
+        config: Arc::new(config),
+        end_point: None,
+        expires: 0,
     }
 }
 

@@ -15,33 +15,23 @@
 
 use std::{
     fmt, io,
-    ops::Deref,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use rustls::{
-    CommonState,
-    client::{ClientConnectionData, UnbufferedClientConnection},
-    server::{ServerConnectionData, UnbufferedServerConnection},
-    unbuffered::{
-        ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
-    },
+use rustls::CommonState;
+
+use super::{
+    socket::Socket,
+    tls_records::{MIN_READ, Pending, RECORD, Seal, Side, Sink},
 };
 
-use super::socket::Socket;
-
 /// Most bytes that one write takes: four records.
-const MAX_WRITE: usize = 64 * 1024;
+const MAX_WRITE: usize = 4 * RECORD;
 /// Most bytes that one read asks the socket for; two records.
-const MAX_READ: usize = 32 * 1024;
-/// Least that one read asks for: a record header and what a short handshake message needs.
-const MIN_READ: usize = 1024;
+const MAX_READ: usize = 2 * RECORD;
 /// A handshake message has 64 KiB at most (rustls checks that), in records of any size.
 const MAX_SEALED_IN: usize = 128 * 1024;
-/// Plaintext of one record (RFC 8446, 5.1), and more than any cipher suite adds to it.
-const RECORD: usize = 16 * 1024;
-const RECORD_OVERHEAD: usize = 64;
 
 /// The TLS state of one connection; boxed by its owner, so that a plain connection pays one pointer.
 pub(super) struct TlsSession {
@@ -54,40 +44,11 @@ pub(super) struct TlsSession {
     own_end_point: Option<Arc<[u8]>>,
 }
 
-pub(super) enum Side {
-    /// We are the TLS client: the server leg.
-    Client(UnbufferedClientConnection),
-    /// We are the TLS server: the client leg.
-    Server(UnbufferedServerConnection),
-}
-
 enum Input {
     Open,
     /// close_notify or the end of the TCP stream.
     Ended,
     Failed(rustls::Error),
-}
-
-/// Where opened records go: the caller's buffer first.
-struct Sink<'a> {
-    buf: &'a mut [u8],
-    filled: usize,
-    overflow: &'a mut Pending,
-}
-
-/// What is to be sealed once the handshake permits.
-#[derive(Clone, Copy)]
-enum Seal<'a> {
-    Nothing,
-    Data(&'a [u8]),
-    CloseNotify,
-}
-
-/// Bytes on their way, taken from the front; holds no memory when there are none.
-#[derive(Default)]
-struct Pending {
-    bytes: Vec<u8>,
-    taken: usize,
 }
 
 impl TlsSession {
@@ -305,12 +266,9 @@ impl TlsSession {
             filled: 0,
             overflow: &mut self.opened,
         };
-        let out = &mut self.sealed_out;
-        let sealed = &mut self.sealed_in;
-        let advanced = match &mut self.side {
-            Side::Client(side) => advance(side, sealed, &mut sink, out, seal),
-            Side::Server(side) => advance(side, sealed, &mut sink, out, seal),
-        };
+        let advanced =
+            self.side
+                .advance(&mut self.sealed_in, &mut sink, &mut self.sealed_out, seal);
         match advanced {
             Ok(false) => {}
             Ok(true) => self.input = Input::Ended,
@@ -320,125 +278,8 @@ impl TlsSession {
     }
 }
 
-/// Opens, answers and seals; `Ok(true)` when the peer has sent close_notify.
-fn advance<R: Records>(
-    side: &mut R,
-    sealed_in: &mut Vec<u8>,
-    sink: &mut Sink<'_>,
-    out: &mut Pending,
-    seal: Seal<'_>,
-) -> Result<bool, rustls::Error> {
-    let mut done = 0;
-    let result = run(side, sealed_in, &mut done, sink, out, seal);
-    keep_from(sealed_in, done);
-    if result.is_err() {
-        append_alert(side, out);
-    }
-    result
-}
-
-/// Runs the record machine until it wants bytes from the peer; `done` counts what it no longer needs of `sealed_in`.
-fn run<R: Records>(
-    side: &mut R,
-    sealed_in: &mut [u8],
-    done: &mut usize,
-    sink: &mut Sink<'_>,
-    out: &mut Pending,
-    seal: Seal<'_>,
-) -> Result<bool, rustls::Error> {
-    let mut ended = false;
-    loop {
-        let UnbufferedStatus { discard, state } = side.process(&mut sealed_in[*done..]);
-        *done += discard;
-        match state? {
-            ConnectionState::ReadTraffic(mut records) => {
-                while let Some(record) = records.next_record() {
-                    let record = record?;
-                    *done += record.discard;
-                    sink.take(record.payload);
-                }
-            }
-            ConnectionState::EncodeTlsData(record) => out.append_record(record)?,
-            // `sealed_out` keeps the order, so these bytes are as good as sent.
-            ConnectionState::TransmitTlsData(record) => record.done(),
-            ConnectionState::PeerClosed => ended = true,
-            ConnectionState::WriteTraffic(traffic) => {
-                out.seal(traffic, seal)?;
-                return Ok(ended);
-            }
-            ConnectionState::Closed | ConnectionState::BlockedHandshake => {
-                return match seal {
-                    Seal::Data(_) => Err(rustls::Error::General("written after the end".into())),
-                    Seal::Nothing | Seal::CloseNotify => Ok(ended),
-                };
-            }
-            _ => return Err(rustls::Error::General("unexpected early data".into())),
-        }
-    }
-}
-
-/// After an error rustls has an alert to send, which tells the peer what was wrong.
-fn append_alert<R: Records>(side: &mut R, out: &mut Pending) {
-    while side.wants_write() {
-        let UnbufferedStatus {
-            state: Ok(ConnectionState::EncodeTlsData(alert)),
-            ..
-        } = side.process(&mut [])
-        else {
-            return;
-        };
-        if out.append_record(alert).is_err() {
-            return;
-        }
-    }
-}
-
-/// Drops the first `start` bytes, and the capacity with them: a peer that sends half a record and falls silent holds
-/// no more memory than it has sent.
-fn keep_from(bytes: &mut Vec<u8>, start: usize) {
-    if start >= bytes.len() {
-        *bytes = Vec::new();
-    } else if start > 0 || bytes.capacity() > 2 * bytes.len() + MIN_READ {
-        *bytes = bytes[start..].to_vec();
-    }
-}
-
 fn broken(error: &rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.clone())
-}
-
-/// The two halves of rustls differ only in their type.
-trait Records: Deref<Target: Deref<Target = CommonState>> {
-    type Data;
-
-    fn process<'c, 'i>(&'c mut self, sealed: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-}
-
-impl Records for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, sealed: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(sealed)
-    }
-}
-
-impl Records for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, sealed: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(sealed)
-    }
-}
-
-impl Deref for Side {
-    type Target = CommonState;
-
-    fn deref(&self) -> &CommonState {
-        match self {
-            Self::Client(side) => side,
-            Self::Server(side) => side,
-        }
-    }
 }
 
 impl fmt::Debug for TlsSession {
@@ -449,82 +290,6 @@ impl fmt::Debug for TlsSession {
             .field("opened", &self.opened.rest().len())
             .field("sealed_out", &self.sealed_out.rest().len())
             .finish_non_exhaustive()
-    }
-}
-
-impl Sink<'_> {
-    fn take(&mut self, plaintext: &[u8]) {
-        let room = self.buf.len() - self.filled;
-        let (fits, rest) = plaintext.split_at(plaintext.len().min(room));
-        self.buf[self.filled..self.filled + fits.len()].copy_from_slice(fits);
-        self.filled += fits.len();
-        self.overflow.bytes.extend_from_slice(rest);
-    }
-}
-
-impl Pending {
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.taken..]
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.taken += count;
-        if self.taken == self.bytes.len() {
-            *self = Self::default();
-        }
-    }
-
-    fn take_into(&mut self, buf: &mut [u8]) -> usize {
-        let count = self.rest().len().min(buf.len());
-        buf[..count].copy_from_slice(&self.rest()[..count]);
-        self.consume(count);
-        count
-    }
-
-    fn append_record<D>(&mut self, mut record: EncodeTlsData<'_, D>) -> Result<(), rustls::Error> {
-        let at = self.bytes.len();
-        let mut written = record.encode(&mut self.bytes[at..]);
-        if let Err(EncodeError::InsufficientSize(size)) = written {
-            self.bytes.resize(at + size.required_size, 0);
-            written = record.encode(&mut self.bytes[at..]);
-        }
-        written
-            .map(drop)
-            .map_err(|error| rustls::Error::General(error.to_string()))
-    }
-
-    /// `data` as records; tried twice, because what rustls adds (a key update) is only known to itself.
-    fn seal<D>(
-        &mut self,
-        mut traffic: WriteTraffic<'_, D>,
-        seal: Seal<'_>,
-    ) -> Result<(), rustls::Error> {
-        let guess = match seal {
-            Seal::Nothing | Seal::Data([]) => return Ok(()),
-            Seal::Data(data) => data.len() + (data.len() / RECORD + 1) * RECORD_OVERHEAD,
-            Seal::CloseNotify => RECORD_OVERHEAD,
-        };
-        let at = self.bytes.len();
-        self.bytes.resize(at + guess, 0);
-        let mut encrypt = |room: &mut [u8]| match seal {
-            Seal::Nothing => Ok(0),
-            Seal::Data(data) => traffic.encrypt(data, room),
-            Seal::CloseNotify => traffic.queue_close_notify(room),
-        };
-        let mut written = encrypt(&mut self.bytes[at..]);
-        if let Err(EncryptError::InsufficientSize(size)) = written {
-            self.bytes.resize(at + size.required_size, 0);
-            written = encrypt(&mut self.bytes[at..]);
-        }
-        self.bytes
-            .truncate(at + written.as_ref().copied().unwrap_or(0));
-        written
-            .map(drop)
-            .map_err(|error| rustls::Error::General(error.to_string()))
     }
 }
 

@@ -16,7 +16,7 @@ use rustls::{
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, UnixTime},
     server::ParsedCertificate,
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
@@ -56,6 +56,19 @@ impl ServerVerifier {
             pinned,
             algorithms: provider.signature_verification_algorithms,
         })
+    }
+
+    /// Of TLS 1.2, several curves may go with one scheme; never empty.
+    fn algorithms_of(
+        &self,
+        scheme: SignatureScheme,
+    ) -> Result<&'static [&'static dyn SignatureVerificationAlgorithm], Error> {
+        let known = self.algorithms.mapping.iter();
+        known
+            .filter(|(_, algorithms)| !algorithms.is_empty())
+            .find(|(named, _)| *named == scheme)
+            .map(|(_, algorithms)| *algorithms)
+            .ok_or_else(|| PeerIncompatible::NoSignatureSchemesInCommon.into())
     }
 
     fn verify_chain(
@@ -101,7 +114,8 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_signature(&self.algorithms, message, cert, dss)
+        let algorithms = self.algorithms_of(dss.scheme)?;
+        verify_signature(algorithms, message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -110,11 +124,12 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // Allowed in TLS 1.2 only (RFC 8446, section 4.2.3); never offered by us in 1.3.
+        // TLS 1.3 has done with PKCS #1 here, and a scheme means one curve (RFC 8446, section 4.2.3): the first listed.
         if !is_tls13_scheme(dss.scheme) {
             return Err(PeerIncompatible::NoSignatureSchemesInCommon.into());
         }
-        verify_signature(&self.algorithms, message, cert, dss)
+        let algorithms = self.algorithms_of(dss.scheme)?;
+        verify_signature(&algorithms[..1], message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -161,7 +176,7 @@ fn verify_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Resul
 
 /// Checks with the certificate's key alone, so that the version of the certificate does not matter.
 fn verify_signature(
-    algorithms: &WebPkiSupportedAlgorithms,
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
     message: &[u8],
     certificate: &CertificateDer<'_>,
     signed: &DigitallySignedStruct,
@@ -169,12 +184,7 @@ fn verify_signature(
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let key = &parsed.public_key().subject_public_key.data;
-    let (_, candidates) = algorithms
-        .mapping
-        .iter()
-        .find(|(scheme, _)| *scheme == signed.scheme)
-        .ok_or(PeerIncompatible::NoSignatureSchemesInCommon)?;
-    candidates
+    algorithms
         .iter()
         .find(|algorithm| {
             algorithm
