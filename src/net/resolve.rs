@@ -162,7 +162,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, net::Ipv4Addr};
+    use std::{cell::Cell, future::pending, net::Ipv4Addr};
 
     use super::*;
 
