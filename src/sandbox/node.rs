@@ -365,7 +365,7 @@ impl Node {
         self.psql(&sql).map(drop)
     }
 
-    /// Waits, within the server, until `condition` holds.
+    /// Waits, within the server, until `condition` holds; it may look at `pg_stat_activity`.
     ///
     /// # Errors
     ///
@@ -375,7 +375,9 @@ impl Node {
         self.psql(&format!(
             "SET statement_timeout = {timeout};
              DO $$ BEGIN
-                 WHILE ({condition}) IS NOT TRUE LOOP PERFORM pg_sleep(0.002); END LOOP;
+                 WHILE ({condition}) IS NOT TRUE LOOP
+                     PERFORM pg_sleep(0.002), pg_stat_clear_snapshot();
+                 END LOOP;
              END $$;"
         ))
         .map(drop)

@@ -1,0 +1,50 @@
+# `make demo` and `make test` need nothing but Rust: they install what is missing where they can
+# (Debian, Ubuntu) and name it elsewhere.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check test-rust test-drivers test-matrix check-consistency fuzz bench
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
+
+demo: ## A primary, two replicas and the pooler before them; Ctrl-C ends (DEMO="--for 20s")
+	@scripts/ensure-postgres.sh
+	$(CARGO) build --release --bin pgweir
+	target/release/pgweir demo $(DEMO)
+
+test: check test-rust test-drivers ## Everything that must pass
+
+check: ## Format, lints, documentation: the fast part of `test`
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+
+# Thousands of sockets in one test process need more than the usual 1,024 descriptors.
+test-rust: ## Unit, golden, property, layering and integration tests
+	@scripts/ensure-postgres.sh
+	ulimit -n $$(ulimit -Hn); $(CARGO) test
+
+test-drivers: ## The real drivers through the pooler
+	@scripts/ensure-postgres.sh
+	@scripts/ensure-drivers.sh
+	$(CARGO) build --bin pgweir
+	if [ -x tests/drivers/run ]; then tests/drivers/run; fi
+
+test-matrix: ## The integration tests on PostgreSQL 14, 16, 17 and 18
+	@scripts/ensure-postgres.sh
+	scripts/test-matrix
+
+check-consistency: ## The consistency checker, for long (CONSISTENCY_SECONDS=600)
+	@scripts/ensure-postgres.sh
+	CONSISTENCY_SECONDS=$(or $(CONSISTENCY_SECONDS),600) $(CARGO) test --release --test consistency -- --nocapture
+
+fuzz: ## Every fuzz target for a while (FUZZ_SECONDS=10)
+	scripts/fuzz
+
+bench: ## pgbench against PostgreSQL, pgweir and PgBouncer (PGBOUNCER=path, BENCH_SECONDS=4)
+	@scripts/ensure-postgres.sh
+	@scripts/ensure-pgbouncer.sh
+	$(CARGO) build --release --bin pgweir
+	ulimit -n $$(ulimit -Hn); $(CARGO) bench --bench pgbench
