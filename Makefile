@@ -4,7 +4,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-rust test-drivers test-matrix check-consistency fuzz bench
+.PHONY: help demo test check test-rust test-matrix check-consistency fuzz bench
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
@@ -14,23 +14,18 @@ demo: ## A primary, two replicas and the pooler before them; Ctrl-C ends (DEMO="
 	$(CARGO) build --release --bin pgweir
 	target/release/pgweir demo $(DEMO)
 
-test: check test-rust test-drivers ## Everything that must pass
+test: check test-rust ## Everything that must pass
 
 check: ## Format, lints, documentation: the fast part of `test`
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
-# Thousands of sockets in one test process need more than the usual 1,024 descriptors.
-test-rust: ## Unit, golden, property, layering and integration tests
-	@scripts/ensure-postgres.sh
-	ulimit -n $$(ulimit -Hn); $(CARGO) test
-
-test-drivers: ## The real drivers through the pooler
+# Tests with thousands of sockets need more than the usual 1,024 descriptors.
+test-rust: ## Unit, golden, property, layering, integration and driver tests
 	@scripts/ensure-postgres.sh
 	@scripts/ensure-drivers.sh
-	$(CARGO) build --bin pgweir
-	if [ -x tests/drivers/run ]; then tests/drivers/run; fi
+	ulimit -n $$(ulimit -Hn); $(CARGO) test
 
 test-matrix: ## The integration tests on PostgreSQL 14, 16, 17 and 18
 	@scripts/ensure-postgres.sh

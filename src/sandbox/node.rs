@@ -246,16 +246,22 @@ impl Node {
         self.wait_end()
     }
 
-    /// Kills the postmaster with SIGKILL and waits until its backends have noticed and are gone.
+    /// Kills the postmaster and all its processes with SIGKILL, as a power failure would.
     ///
     /// # Errors
     ///
-    /// [`SandboxError::TimedOut`] when a backend does not end.
+    /// [`SandboxError::TimedOut`] when a process does not end.
     pub fn kill9(&self) -> Result<(), SandboxError> {
         let Some(pid) = self.pid() else {
             return Ok(());
         };
+        let children = children_of(pid);
         self.signal("KILL", pid)?;
+        for child in children {
+            // They notice the postmaster's death by themselves, but some only when they next wake
+            // up, and until then the data directory is in use. Gone already is as good.
+            drop(self.signal("KILL", child));
+        }
         self.wait_end()
     }
 
@@ -450,6 +456,24 @@ impl Drop for Node {
         }
         self.reap();
     }
+}
+
+/// The processes whose parent is `pid`; none where there is no `/proc`.
+fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    // proc(5): "pid (comm) state ppid …", where comm may hold anything.
+    let parent = |child: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        let (_, after_comm) = stat.rsplit_once(')')?;
+        after_comm.split_whitespace().nth(1)?.parse().ok()
+    };
+    processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|child| parent(*child) == Some(pid))
+        .collect()
 }
 
 /// Writes the configuration files of a node.
