@@ -92,9 +92,9 @@ impl Binaries {
     }
 
     fn at(dir: &Path) -> Option<Self> {
-        if !dir.join("initdb").is_file() {
-            return None;
-        }
+        // Links on PATH lead to the directory where the other programs are.
+        let initdb = fs::canonicalize(dir.join("initdb")).ok()?;
+        let dir = initdb.parent()?;
         let output = Command::new(dir.join("postgres"))
             .arg("--version")
             .output()
