@@ -38,8 +38,7 @@ check-consistency: ## The consistency checker, for long (CONSISTENCY_SECONDS=600
 fuzz: ## Every fuzz target for a while (FUZZ_SECONDS=10)
 	scripts/fuzz
 
-bench: ## pgbench against PostgreSQL, pgweir and PgBouncer (PGBOUNCER=path, BENCH_SECONDS=4)
+bench: ## pgbench against PostgreSQL, pgweir and PgBouncer (PGBOUNCER=path, BENCH_SECONDS=3)
 	@scripts/ensure-postgres.sh
 	@scripts/ensure-pgbouncer.sh
-	$(CARGO) build --release --bin pgweir
 	ulimit -n $$(ulimit -Hn); $(CARGO) bench --bench pgbench

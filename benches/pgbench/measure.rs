@@ -1,0 +1,250 @@
+//! The measurements, each of which fills rows of the report.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::{
+    Plan,
+    client::{Login, Scram, Session, tls_client},
+    load::{Load, Outcome, Protocol},
+    pgbouncer::HAS_PREPARED,
+    process::{CpuTime, SyscallCounter, memory as memory_of},
+    report::Report,
+    rig::{Auth, Endpoint, Rig, SCRAM_PASSWORD, SCRAM_USER, Subject, USER},
+};
+
+/// pgbench: transactions per second, latency, and the pooler's CPU time for each transaction.
+pub(crate) fn transactions(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
+    for protocol in Protocol::ALL {
+        for &clients in &plan.clients {
+            let load = Load {
+                protocol,
+                clients,
+                seconds: plan.seconds,
+            };
+            for (subject, outcome, cpu) in take_turns(plan, rig, load)? {
+                let mut set = |what: &str, value| {
+                    let row = format!("{}, {}: {what}", protocol.name(), people(clients));
+                    report.set(&row, subject, value);
+                };
+                set("transactions/s", outcome.tps());
+                set("mean latency, ms", outcome.mean_ms());
+                set("p99 latency, ms", outcome.p99_ms());
+                if let Some(cpu) = cpu {
+                    let each = |time: Duration| micros(time) / outcome.transactions as f64;
+                    set("pooler's CPU/transaction, µs", each(cpu.total()));
+                    set("… of it in the kernel, µs", each(cpu.system));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// System calls for each transaction, in short runs of their own: counting is not free.
+pub(crate) fn syscalls(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
+    for protocol in Protocol::ALL {
+        for &clients in plan.clients.iter().filter(|clients| **clients <= 16) {
+            let load = Load {
+                protocol,
+                clients,
+                seconds: 1,
+            };
+            for &subject in &rig.subjects {
+                let endpoint = rig.endpoint(subject);
+                let Some(pid) = endpoint.pid.filter(|_| supported(rig, subject, protocol)) else {
+                    continue;
+                };
+                let Some(counter) = SyscallCounter::attach(pid)? else {
+                    eprintln!("neither perf nor strace: no system calls are counted");
+                    return Ok(());
+                };
+                let outcome = load.run(rig, endpoint)?;
+                let calls = counter.finish()?;
+                let name = format!(
+                    "{}, {}: pooler's system calls/transaction",
+                    protocol.name(),
+                    people(clients)
+                );
+                report.set(&name, subject, calls as f64 / outcome.transactions as f64);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What an idle client costs a newly started pooler.
+pub(crate) fn memory(_plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
+    rig.with_fresh_poolers(Auth::Trust, |subject, endpoint| {
+        let Some(pid) = endpoint.pid else {
+            return Ok(());
+        };
+        let login = trusted(endpoint);
+        // The first login makes the pool and its server connection.
+        drop(login.connect()?);
+        let empty = memory_of(pid)?;
+        report.set("memory without clients, MB", subject, empty as f64 / 1e6);
+        let mut sessions: Vec<Session> = Vec::new();
+        for count in [1000, 5000] {
+            eprintln!("{subject:?}: {count} idle clients");
+            while sessions.len() < count {
+                sessions.push(login.connect()?);
+            }
+            let more = memory_of(pid)?.saturating_sub(empty);
+            let row = format!("memory/idle client at {count}, bytes");
+            report.set(&row, subject, more as f64 / count as f64);
+        }
+        Ok(())
+    })
+}
+
+/// Logins per second of two clients that log in again and again.
+pub(crate) fn logins(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
+    let tls = tls_client(&rig.authority.certificate)?;
+    for (name, auth, tls) in [
+        ("trust", Auth::Trust, None),
+        ("SCRAM", Auth::Scram, None),
+        ("trust over TLS", Auth::Trust, Some(tls)),
+    ] {
+        rig.with_fresh_poolers(auth, |subject, endpoint| {
+            eprintln!("{subject:?}: logins with {name}");
+            let mut login = trusted(endpoint);
+            login.tls.clone_from(&tls);
+            if auth == Auth::Scram {
+                login.user = SCRAM_USER;
+                login.scram = Some(Scram::new(SCRAM_PASSWORD));
+            }
+            drop(login.connect()?);
+            let before = endpoint.pid.map(CpuTime::of).transpose()?;
+            let start = Instant::now();
+            let count = log_in_repeatedly(&login, plan.duration())?;
+            let rate = count as f64 / start.elapsed().as_secs_f64();
+            report.set(&format!("logins/s with {name}"), subject, rate);
+            if let Some((pid, before)) = endpoint.pid.zip(before) {
+                let cpu = micros(CpuTime::of(pid)?.since(before).total());
+                let row = format!("pooler's CPU/login with {name}, µs");
+                report.set(&row, subject, cpu / count as f64);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// One client that reads 300 MB in rows of 1 kB.
+pub(crate) fn copy(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
+    const SQL: &str = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 300000)) TO STDOUT";
+    let mut totals = vec![(0.0, 0.0, CpuTime::default()); rig.subjects.len()];
+    for round in 0..=plan.rounds {
+        for (subject, (bytes, seconds, cpu)) in rig.subjects.iter().zip(&mut totals) {
+            let endpoint = rig.endpoint(*subject);
+            let session = trusted(endpoint).connect()?;
+            let before = endpoint.pid.map(CpuTime::of).transpose()?;
+            let start = Instant::now();
+            let copied = session.copy_out(SQL)?;
+            // The first round warms up.
+            if round > 0 {
+                *bytes += copied as f64;
+                *seconds += start.elapsed().as_secs_f64();
+                if let Some((pid, before)) = endpoint.pid.zip(before) {
+                    cpu.add(CpuTime::of(pid)?.since(before));
+                }
+            }
+        }
+    }
+    for (subject, (bytes, seconds, cpu)) in rig.subjects.iter().zip(totals) {
+        report.set("COPY TO STDOUT, MB/s", *subject, bytes / 1e6 / seconds);
+        if *subject != Subject::Direct {
+            let ms = cpu.total().as_secs_f64() * 1e3 / (bytes / 1e9);
+            report.set("pooler's CPU/GB of COPY, ms", *subject, ms);
+        }
+    }
+    Ok(())
+}
+
+/// Runs `load` on each subject in turn, several rounds.
+fn take_turns(
+    plan: &Plan,
+    rig: &Rig,
+    load: Load,
+) -> Result<Vec<(Subject, Outcome, Option<CpuTime>)>> {
+    let subjects = rig.subjects.iter().copied();
+    let mut results: Vec<_> = subjects
+        .filter(|subject| supported(rig, *subject, load.protocol))
+        .map(|subject| {
+            let watched = rig.endpoint(subject).pid.map(|_| CpuTime::default());
+            (subject, Outcome::default(), watched)
+        })
+        .collect();
+    for round in 0..plan.rounds {
+        for (subject, total, total_cpu) in &mut results {
+            let endpoint = rig.endpoint(*subject);
+            let before = endpoint.pid.map(CpuTime::of).transpose()?;
+            let outcome = load.run(rig, endpoint)?;
+            if let Some((pid, before)) = endpoint.pid.zip(before) {
+                let spent = CpuTime::of(pid)?.since(before);
+                total_cpu.get_or_insert_default().add(spent);
+            }
+            eprintln!(
+                "{}, {}, round {}: {subject:?} {:.0}/s",
+                load.protocol.name(),
+                people(load.clients),
+                round + 1,
+                outcome.tps()
+            );
+            total.add(outcome);
+        }
+    }
+    Ok(results)
+}
+
+/// Whether the subject has prepared statements in transaction mode at all.
+fn supported(rig: &Rig, subject: Subject, protocol: Protocol) -> bool {
+    subject != Subject::PgBouncer
+        || protocol != Protocol::Prepared
+        || rig.pgbouncer_version >= Some(HAS_PREPARED)
+}
+
+fn log_in_repeatedly(login: &Login, time: Duration) -> Result<u64> {
+    let end = Instant::now() + time;
+    let count = AtomicU64::new(0);
+    let work = || -> Result<()> {
+        while Instant::now() < end {
+            drop(login.connect()?);
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(work);
+        work()?;
+        other.join().expect("it does not panic")
+    })?;
+    Ok(count.into_inner())
+}
+
+fn trusted(endpoint: Endpoint) -> Login {
+    Login {
+        port: endpoint.port,
+        user: USER,
+        database: endpoint.database,
+        scram: None,
+        tls: None,
+    }
+}
+
+fn people(clients: u32) -> String {
+    match clients {
+        1 => "1 client".to_owned(),
+        n => format!("{n} clients"),
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}

@@ -1,0 +1,151 @@
+//! The table: a row a measurement, a column a subject, and the ratio that matters.
+
+use std::process::Command;
+
+use crate::{
+    Plan, process,
+    rig::{Rig, Subject},
+};
+
+/// All rows so far.
+pub(crate) struct Report {
+    rows: Vec<Row>,
+    settings: String,
+}
+
+struct Row {
+    name: String,
+    /// In the order of [`Subject::ALL`].
+    values: [Option<f64>; 3],
+}
+
+const BEGIN: &str = "<!-- make bench writes from here -->";
+const END: &str = "<!-- to here -->";
+
+impl Report {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            rows: Vec::new(),
+            settings: format!(
+                "pool of {}, transaction mode, TCP on 127.0.0.1; {} rounds of {} s a cell, subjects in turn",
+                plan.pool_size, plan.rounds, plan.seconds
+            ),
+        }
+    }
+
+    /// Sets one cell; the row is made at its first.
+    pub(crate) fn set(&mut self, name: &str, subject: Subject, value: f64) {
+        if !self.rows.iter().any(|row| row.name == name) {
+            self.rows.push(Row {
+                name: name.to_owned(),
+                values: [None; 3],
+            });
+        }
+        let row = self.rows.iter_mut().find(|row| row.name == name);
+        row.expect("it has just been made").values[subject as usize] = Some(value);
+    }
+
+    pub(crate) fn render(&self, rig: &Rig) -> String {
+        let mut text = String::new();
+        let pgbouncer = rig.pgbouncer_version.map_or_else(
+            || "PgBouncer".to_owned(),
+            |(major, minor)| format!("PgBouncer {major}.{minor}"),
+        );
+        let lines = [
+            format!("* Machine: {}.", process::machine()),
+            format!("* Commit: {}.", commit()),
+            format!(
+                "* PostgreSQL {}, {pgbouncer}; {}.",
+                rig.cluster.binaries().version,
+                self.settings
+            ),
+            String::new(),
+            format!("| | direct | pgweir | {pgbouncer} | pgweir ÷ PgBouncer |"),
+            "|---|--:|--:|--:|--:|".to_owned(),
+        ];
+        text.push_str(&lines.join("\n"));
+        for row in &self.rows {
+            let [direct, pgweir, pgbouncer] = row.values;
+            let stand_in = self.stand_in(row);
+            let theirs = pgbouncer.or(stand_in);
+            let ratio = pgweir.zip(theirs).map(|(ours, theirs)| ours / theirs);
+            let ratio = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+            let pgbouncer = match stand_in {
+                Some(value) => format!("({})", cell(Some(value))),
+                None => cell(pgbouncer),
+            };
+            let (name, direct, pgweir) = (&row.name, cell(direct), cell(pgweir));
+            text.push_str(&format!(
+                "\n| {name} | {direct} | {pgweir} | {pgbouncer} | {ratio} |"
+            ));
+        }
+        if self.rows.iter().any(|row| self.stand_in(row).is_some()) {
+            text.push_str(
+                "\n\nIn brackets: before 1.21 PgBouncer has no prepared statements in transaction \
+                 mode; its figure for the extended protocol stands in.",
+            );
+        }
+        text.push('\n');
+        text
+    }
+
+    /// What PgBouncer is compared by in a row of prepared statements that it cannot run.
+    fn stand_in(&self, row: &Row) -> Option<f64> {
+        let theirs = |row: &Row| row.values[Subject::PgBouncer as usize];
+        if theirs(row).is_some() {
+            return None;
+        }
+        let name = format!("extended{}", row.name.strip_prefix("prepared")?);
+        theirs(self.rows.iter().find(|row| row.name == name)?)
+    }
+}
+
+/// Puts `table` into the document, in the place of the last one.
+pub(crate) fn insert(document: &str, table: &str) -> String {
+    let parts = document.split_once(BEGIN).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(END)?;
+        Some((before, after))
+    });
+    let (before, after) = parts.unwrap_or((
+        "# Benchmarks\n\nWritten by `make bench`; `benches/pgbench` says what is measured and how.\n\n",
+        "\n",
+    ));
+    format!("{before}{BEGIN}\n{table}{END}{after}")
+}
+
+/// Three significant digits, and a dash for what was not measured.
+fn cell(value: Option<f64>) -> String {
+    match value {
+        None => "–".to_owned(),
+        Some(value) if value.abs() >= 100.0 => grouped(value),
+        Some(value) if value.abs() >= 10.0 => format!("{value:.1}"),
+        Some(value) if value.abs() >= 1.0 => format!("{value:.2}"),
+        Some(value) => format!("{value:.3}"),
+    }
+}
+
+fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]);
+    match git(&["rev-parse", "--short=12", "HEAD"]) {
+        Some(hash) if changed.is_some_and(|c| !c.is_empty()) => format!("{hash} with changes"),
+        Some(hash) => hash,
+        None => "unknown".to_owned(),
+    }
+}
