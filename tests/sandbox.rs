@@ -4,7 +4,10 @@ mod support;
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
-use pgweir::sandbox::{Cluster, ClusterBuilder, SandboxError, StopMode};
+use pgweir::{
+    config::Config,
+    sandbox::{Cluster, ClusterBuilder, SandboxError, StopMode},
+};
 
 fn builder() -> ClusterBuilder {
     Cluster::builder(support::binaries()).cached_template()
@@ -170,6 +173,30 @@ fn a_failing_statement_is_an_error_with_the_servers_words() {
         error.to_string().contains("\"nope\" does not exist"),
         "{error}"
     );
+}
+
+#[test]
+fn the_generated_configuration_is_one_that_pgweir_reads() {
+    let tls = support::tls::Authority::new().server(&["127.0.0.1"]);
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("crt"), tls.certificate).unwrap();
+    fs::write(dir.path().join("key"), tls.key).unwrap();
+    let toml = support::PgweirBuilder::without_servers()
+        .server_at("127.0.0.1", 5432, "primary")
+        .server_at("127.0.0.1", 5433, "replica")
+        .pool_mode("transaction")
+        .pool_size(3)
+        .pool_size(5)
+        .pgweir("client_tls_sslmode", "\"allow\"")
+        .pgweir("client_tls_cert_file", "\"crt\"")
+        .pgweir("client_tls_key_file", "\"key\"")
+        .extra("[users.alice]\npassword = \"secret\"")
+        .toml();
+    let config = Config::parse(&toml, dir.path(), &|_| None);
+    let config = config.unwrap_or_else(|e| panic!("{e}\n{toml}"));
+    let database = config.database("anything").unwrap();
+    let pool = config.pool(&database, "alice");
+    assert_eq!(pool.pool_size, 5);
 }
 
 /// Not a test of its own: the child of the next one, which kills it.
