@@ -39,7 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 fn modules_depend_downwards_only() {
     let mut wrong = Vec::new();
     for (module, allowed) in ALLOWED {
-        each_source(Path::new("src").join(module), &mut |path, text| {
+        each_source(&Path::new("src").join(module), &mut |path, text| {
             for used in crate_paths(text) {
                 let known = used == "app" || ALLOWED.iter().any(|(m, _)| *m == used);
                 if used != *module && known && !allowed.contains(&used) {
@@ -54,7 +54,7 @@ fn modules_depend_downwards_only() {
 #[test]
 fn no_global_state() {
     let mut wrong = Vec::new();
-    each_source("src".into(), &mut |path, text| {
+    each_source(Path::new("src"), &mut |path, text| {
         for line in text.lines().map(str::trim_start) {
             let is_static = line.starts_with("static ")
                 || (line.starts_with("pub") && line.contains(" static "));
@@ -100,17 +100,17 @@ fn crate_paths(text: &str) -> Vec<&str> {
     found
 }
 
-fn each_source(dir: std::path::PathBuf, visit: &mut dyn FnMut(&str, &str)) {
-    let Ok(entries) = fs::read_dir(&dir) else {
+fn each_source(dir: &Path, visit: &mut dyn FnMut(&str, &str)) {
+    let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
-    for path in entries.map(|e| e.unwrap().path()) {
+    for path in entries.flatten().map(|e| e.path()) {
         if path.is_dir() {
-            each_source(path, visit);
+            each_source(&path, visit);
         } else if path.extension().is_some_and(|e| e == "rs") {
             visit(
                 &path.display().to_string(),
-                &fs::read_to_string(&path).unwrap(),
+                &fs::read_to_string(&path).expect("sources are UTF-8"),
             );
         }
     }
