@@ -12,12 +12,8 @@ use std::{
 };
 
 use super::{
-    Binaries, Node, SandboxError,
-    account::Account,
-    node::{NodeSpec, Site},
-    port::random,
-    template,
-    watchdog::Watchdog,
+    Binaries, Node, SandboxError, account::Account, configure::NodeSpec, node::Site, port::random,
+    template, watchdog::Watchdog,
 };
 
 /// For every node, before the caller's own. No durability: the data is thrown away. WAL is kept

@@ -23,6 +23,7 @@
 mod account;
 mod binaries;
 mod cluster;
+mod configure;
 mod error;
 mod log;
 mod node;
