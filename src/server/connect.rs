@@ -35,6 +35,8 @@ pub const MAX_LOGIN_BYTES: usize = 256 * 1024;
 pub struct ConnectTarget {
     /// Which server; the host's name is what `verify-full` verifies.
     pub address: Address,
+    /// Only this one of the host's addresses: where the session is that a CancelRequest is about.
+    pub at: Option<SocketAddr>,
     /// As whom.
     pub user: String,
     /// To which of its databases.
@@ -200,7 +202,10 @@ impl<'a> Attempt<'a> {
             tcp: self.target.tcp,
             timeout: self.deadline.saturating_duration_since(Instant::now()),
         };
-        let opened = net::connect(&self.target.address, self.resolver, &options).await;
+        let at = self.target.at;
+        let at = at.map(|at| Address::new(&at.ip().to_string(), at.port()));
+        let address = at.as_ref().unwrap_or(&self.target.address);
+        let opened = net::connect(address, self.resolver, &options).await;
         let net::Connected { stream, address } = opened.map_err(ConnectFailure::Socket)?;
         let framed = Framed::new(stream);
         let framed = match encryption {

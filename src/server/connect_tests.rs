@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, UnixListener};
 fn target(host: &str, port: u16) -> ConnectTarget {
     ConnectTarget {
         address: Address::new(host, port),
+        at: None,
         user: "alice".to_owned(),
         database: "app".to_owned(),
         parameters: vec![(b"application_name".to_vec(), b"test".to_vec())],
@@ -158,7 +159,7 @@ async fn a_hostile_server_is_bounded() {
     ));
     assert!(matches!(
         failure(|_| (), &[b"HTTP/1.1 400 Bad Request\r\n"]).await,
-        TooMuch { .. }
+        Receive { .. }
     ));
     assert!(matches!(
         failure(|_| (), &[b"\x15\x03\x01\x00\x02"]).await,
@@ -318,4 +319,17 @@ async fn a_silent_server_is_left_and_the_error_says_where_and_when() {
     drop(listener);
     let error = log_in(&target).await.unwrap_err();
     assert!(matches!(error.failure, ConnectFailure::Socket(_)));
+}
+
+#[tokio::test]
+async fn a_cancel_goes_to_the_very_address_of_its_session() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let mut target = target("db.invalid", 1);
+    target.at = Some(listener.local_addr().unwrap());
+    let resolver = Resolver::new(Duration::ZERO, Duration::ZERO);
+    let (opened, accepted) = tokio::join!(open(&target, &resolver), listener.accept());
+    opened.unwrap().write(b"cancel").await.unwrap();
+    let mut heard = [0; 6];
+    accepted.unwrap().0.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"cancel");
 }

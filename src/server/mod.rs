@@ -9,6 +9,7 @@ pub mod connection;
 pub mod credentials;
 pub mod derivations;
 pub mod login;
+pub mod lookup;
 pub mod prove;
 pub mod recover;
 
