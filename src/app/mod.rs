@@ -169,6 +169,7 @@ impl Pooler {
         let known = config.user(as_user);
         let target = ConnectTarget {
             address,
+            at: None,
             user: as_user.to_owned(),
             database: database.server_dbname().to_owned(),
             parameters: Vec::new(),

@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,6 +24,8 @@ use super::{connect_error::ConnectError, login::ServerLogin};
 pub struct CancelTarget {
     /// How connections to the same server are made.
     pub login: Arc<ServerLogin>,
+    /// Which of the host's addresses the session is at; `None` for a Unix socket.
+    pub at: Option<SocketAddr>,
     /// As BackendKeyData told.
     pub process_id: i32,
     /// As BackendKeyData told: 4 bytes, or up to 256; none if the server cannot cancel.
@@ -55,7 +58,7 @@ impl CancelTarget {
         if self.secret.is_empty() {
             return Err(CancelError::Unsupported);
         }
-        let exchange = self.login.send_cancel(self.process_id, &self.secret);
+        let exchange = self.login.send_cancel(self);
         match self.login.cancel_timeout {
             None => exchange.await,
             Some(limit) => tokio::time::timeout(limit, exchange)

@@ -81,6 +81,7 @@ impl ServerLogin {
         let state = ServerState::new(user, Arc::clone(defaults), self.max_prepared_statements);
         let cancel = CancelTarget {
             login: Arc::clone(self),
+            at: connected.address,
             process_id,
             secret: key.map(|key| key.secret.into()).unwrap_or_default(),
         };
@@ -99,15 +100,15 @@ impl ServerLogin {
     }
 
     /// Sends a cancel request and waits until the server has closed the connection.
-    pub(super) async fn send_cancel(
-        &self,
-        process_id: i32,
-        secret: &[u8],
-    ) -> Result<(), CancelError> {
-        let mut framed = connect::open(&self.target, &self.resolver)
+    pub(super) async fn send_cancel(&self, cancel: &CancelTarget) -> Result<(), CancelError> {
+        let target = ConnectTarget {
+            at: cancel.at,
+            ..self.target.clone()
+        };
+        let mut framed = connect::open(&target, &self.resolver)
             .await
             .map_err(CancelError::Connect)?;
-        let request = startup::cancel_request(process_id, secret);
+        let request = startup::cancel_request(cancel.process_id, &cancel.secret);
         framed.write(&request).await.map_err(CancelError::Io)?;
         match framed.first_byte().await {
             // It has nothing to say; closing is its answer.
