@@ -30,7 +30,7 @@ pub use facts::{
     TxControl, TxModes,
 };
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use lexer::Lexer;
 use statement::Scanner;
@@ -52,7 +52,10 @@ pub enum Known {
 }
 
 /// What a catalogue, or its absence, says about names. Names are passed as the catalogue spells them (folded, unquoted).
-pub trait Knowledge {
+///
+/// Shared by the sessions of a database, so whoever holds one in [`Env`] sees one state of the catalogue; a newer state
+/// is a new value.
+pub trait Knowledge: fmt::Debug + Send + Sync {
     /// Asked for each call. `schema` is `None` if the call is not qualified; a built-in of this name may exist.
     fn function(&self, schema: Option<&[u8]>, name: &[u8]) -> Known;
 
@@ -79,44 +82,57 @@ pub trait Knowledge {
     }
 }
 
-/// [`Knowledge`] without a catalogue: only built-in functions are known.
-#[derive(Clone, Copy, Debug)]
-pub struct Builtins;
-
-impl Knowledge for Builtins {
-    fn function(&self, _schema: Option<&[u8]>, _name: &[u8]) -> Known {
-        Known::Nothing
-    }
-}
-
 /// What a text means depends on these.
-#[derive(Clone, Copy)]
-pub struct Env<'k> {
+#[derive(Clone, Debug)]
+pub struct Env {
     /// The setting of that name in the session that sends the text. `false` also where it is not known.
     pub standard_conforming_strings: bool,
-    /// No character of the client encoding has an ASCII byte inside it. True for UTF8, LATINx, EUC_xx, WINxxxx; false
-    /// for SJIS, BIG5, GBK, UHC, GB18030, JOHAB, SHIFT_JIS_2004.
+    /// No character of the client encoding has an ASCII byte inside it: true for all but a few East Asian ones.
     pub ascii_safe_encoding: bool,
     /// Longest text in bytes that is looked at; a longer one is [`Class::Unknown`].
     pub max_len: usize,
-    /// What is known of functions and names.
-    pub knowledge: &'k dyn Knowledge,
+    /// What is known of functions and names beyond the built-in ones.
+    pub knowledge: Option<Arc<dyn Knowledge>>,
 }
 
-impl Default for Env<'_> {
+impl Default for Env {
     /// A session as PostgreSQL starts it, without a catalogue; 1 MiB.
     fn default() -> Self {
         Self {
             standard_conforming_strings: true,
             ascii_safe_encoding: true,
             max_len: 1 << 20,
-            knowledge: &Builtins,
+            knowledge: None,
         }
     }
 }
 
+impl Env {
+    /// Follows the session: `name` and `value` of a ParameterStatus message.
+    pub fn on_parameter_status(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"standard_conforming_strings" => self.standard_conforming_strings = value == b"on",
+            b"client_encoding" => {
+                self.ascii_safe_encoding = !UNSAFE_ENCODINGS.iter().any(|e| e.as_bytes() == value);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Client encodings with ASCII bytes inside characters, as PostgreSQL spells them (the manual's "Character Set Support").
+const UNSAFE_ENCODINGS: &[&str] = &[
+    "BIG5",
+    "GB18030",
+    "GBK",
+    "JOHAB",
+    "SHIFT_JIS_2004",
+    "SJIS",
+    "UHC",
+];
+
 /// Looks at a whole query string: the text of a Query or Parse message, without its closing NUL.
-pub fn classify(text: &[u8], env: &Env<'_>) -> Facts {
+pub fn classify(text: &[u8], env: &Env) -> Facts {
     let mut statements = statements(text, env);
     let Some((_, mut facts)) = statements.next() else {
         return Facts {
@@ -133,7 +149,7 @@ pub fn classify(text: &[u8], env: &Env<'_>) -> Facts {
 
 /// Looks at each statement of a query string by itself; a text that cannot be understood ends with an item of
 /// [`Class::Unknown`]. Spans are offsets into `text`; an item's own span excludes its semicolon.
-pub fn statements<'a>(text: &'a [u8], env: &'a Env<'a>) -> Statements<'a> {
+pub fn statements<'a>(text: &'a [u8], env: &'a Env) -> Statements<'a> {
     let refused = if text.len() > env.max_len.min(u32::MAX as usize) {
         Some(Reason::TooLong)
     } else if !env.ascii_safe_encoding && !text.is_ascii() {
@@ -222,18 +238,7 @@ impl Facts {
 /// 63 bytes (at a character of UTF-8).
 pub fn fold_name(written: &[u8]) -> Cow<'_, [u8]> {
     let mut name = match written {
-        [b'"', inside @ .., b'"'] if !inside.contains(&b'"') => Cow::Borrowed(inside),
-        [b'"', inside @ .., b'"'] => {
-            let mut name = Vec::with_capacity(inside.len());
-            let mut quote = false;
-            for &byte in inside {
-                quote = byte == b'"' && !quote;
-                if !quote {
-                    name.push(byte);
-                }
-            }
-            Cow::Owned(name)
-        }
+        [b'"', inside @ .., b'"'] => single_quotes(inside, b'"'),
         word if word.iter().any(u8::is_ascii_uppercase) => Cow::Owned(word.to_ascii_lowercase()),
         word => Cow::Borrowed(word),
     };
@@ -248,6 +253,32 @@ pub fn fold_name(written: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     name
+}
+
+/// The content of a string literal `'…'`, with doubled quotes made single. For the literals of [`Detail`], which hold no
+/// escapes.
+pub fn fold_literal(written: &[u8]) -> Cow<'_, [u8]> {
+    let inside = match written {
+        [b'\'', inside @ .., b'\''] => inside,
+        other => other,
+    };
+    single_quotes(inside, b'\'')
+}
+
+/// Makes each pair of `quote` one.
+fn single_quotes(inside: &[u8], quote: u8) -> Cow<'_, [u8]> {
+    if !inside.contains(&quote) {
+        return Cow::Borrowed(inside);
+    }
+    let mut single = Vec::with_capacity(inside.len());
+    let mut pending = false;
+    for &byte in inside {
+        pending = byte == quote && !pending;
+        if !pending {
+            single.push(byte);
+        }
+    }
+    Cow::Owned(single)
 }
 
 /// The content of a string literal, if it is written plainly: `'…'` without doubled quotes, escapes or continuation.

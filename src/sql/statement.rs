@@ -10,11 +10,11 @@ use super::facts::{Class, Detail, Discard, Effects, Facts, Reason, Span, TxContr
 use super::lexer::{Kind, Lexer, Token};
 use super::walk::{Mode, Walk};
 use super::words::Kw;
-use super::{Env, nothing};
+use super::{Env, Knowledge, nothing};
 
 pub(super) struct Scanner<'a> {
     pub(super) text: &'a [u8],
-    pub(super) env: &'a Env<'a>,
+    pub(super) knowledge: Option<&'a dyn Knowledge>,
     pub(super) lexer: Lexer<'a>,
     /// The token that is looked at.
     pub(super) token: Token,
@@ -25,17 +25,18 @@ pub(super) struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(text: &'a [u8], env: &'a Env<'a>) -> Self {
+    pub(super) fn new(text: &'a [u8], env: &'a Env) -> Self {
         let mut lexer = Lexer::new(text, !env.standard_conforming_strings);
         let token = lexer.next();
+        let knowledge = env.knowledge.as_deref();
         Self {
             text,
-            env,
+            knowledge,
             lexer,
             token,
             facts: nothing(),
-            watches_names: env.knowledge.watches_names(),
-            watches_operators: env.knowledge.watches_operators(),
+            watches_names: knowledge.is_some_and(Knowledge::watches_names),
+            watches_operators: knowledge.is_some_and(Knowledge::watches_operators),
         }
     }
 

@@ -117,6 +117,17 @@ fn an_unsafe_encoding_matters_only_outside_ascii() {
 }
 
 #[test]
+fn the_environment_follows_the_session() {
+    let mut env = Env::default();
+    env.on_parameter_status(b"client_encoding", b"SJIS");
+    assert!(!env.ascii_safe_encoding);
+    env.on_parameter_status(b"client_encoding", b"UTF8");
+    env.on_parameter_status(b"standard_conforming_strings", b"off");
+    env.on_parameter_status(b"application_name", b"off");
+    assert!(env.ascii_safe_encoding && !env.standard_conforming_strings);
+}
+
+#[test]
 fn a_text_over_the_limit_is_not_looked_at() {
     let env = Env {
         max_len: 8,
@@ -581,11 +592,13 @@ fn names_fold_as_in_postgresql() {
     assert_eq!(&*fold_name(b"AbC"), b"abc");
     assert_eq!(&*fold_name(b"\"A\"\"b\""), b"A\"b");
     assert_eq!(fold_name(&[b'a'; 100]).len(), 63);
+    assert_eq!(&*fold_literal(b"'it''s'"), b"it's");
     let long = format!("{}é", "a".repeat(62));
     assert_eq!(fold_name(long.as_bytes()).len(), 62);
 }
 
 /// A catalogue that knows a few names.
+#[derive(Debug)]
 struct Catalogue;
 
 impl Knowledge for Catalogue {
@@ -614,7 +627,7 @@ impl Knowledge for Catalogue {
 #[test]
 fn a_catalogue_adds_what_it_knows() {
     let env = Env {
-        knowledge: &Catalogue,
+        knowledge: Some(std::sync::Arc::new(Catalogue)),
         ..Env::default()
     };
     let reason = |text: &str| classify(text.as_bytes(), &env).reason;

@@ -213,7 +213,12 @@ impl<'s, 'a> Walk<'s, 'a> {
         if builtin && name.starts_with(b"pg_") && builtins::is_server_local_relation(name) {
             self.deny(Reason::ServerLocal, token.span);
         }
-        if self.scanner.watches_names && self.scanner.env.knowledge.is_unsafe_name(schema, name) {
+        if self.scanner.watches_names
+            && self
+                .scanner
+                .knowledge
+                .is_some_and(|k| k.is_unsafe_name(schema, name))
+        {
             self.deny(Reason::CatalogueObject, token.span);
         }
     }
@@ -230,7 +235,11 @@ impl<'s, 'a> Walk<'s, 'a> {
 
     fn operator(&mut self, span: Span) {
         let operator = span.of(self.scanner.text);
-        if self.scanner.env.knowledge.is_unsafe_operator(operator) {
+        if self
+            .scanner
+            .knowledge
+            .is_some_and(|k| k.is_unsafe_operator(operator))
+        {
             self.deny(Reason::CatalogueObject, span);
         }
     }
@@ -466,7 +475,10 @@ impl<'s, 'a> Walk<'s, 'a> {
             None | Some(b"pg_catalog") => builtins::group(name),
             Some(_) => None,
         };
-        let known = self.scanner.env.knowledge.function(schema, name);
+        let known = self
+            .scanner
+            .knowledge
+            .map_or(Known::Nothing, |k| k.function(schema, name));
         match (group, known) {
             (Some(group), known) => {
                 self.scanner.facts.effects |= group.effects();

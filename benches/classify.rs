@@ -1,0 +1,45 @@
+//! What it costs to look at a query string: the short SELECT of pgbench, an ORM's, and others.
+#![allow(
+    missing_docs,
+    reason = "criterion's macros make undocumented functions"
+)]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pgweir::sql::{Env, classify};
+
+const PGBENCH: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;";
+
+const ORM: &str = "SELECT \"users\".\"id\", \"users\".\"email\", \"users\".\"first_name\", \"users\".\"last_name\", \
+    \"users\".\"created_at\", \"users\".\"updated_at\", \"accounts\".\"id\", \"accounts\".\"plan\", \"accounts\".\"balance\", \
+    \"accounts\".\"currency\", \"accounts\".\"region\", \"accounts\".\"owner_id\" FROM \"users\" INNER JOIN \"accounts\" \
+    ON \"accounts\".\"owner_id\" = \"users\".\"id\" WHERE \"users\".\"active\" = $1 AND \"accounts\".\"region\" IN ($2, $3, $4) \
+    ORDER BY \"users\".\"created_at\" DESC LIMIT 20";
+
+const FUNCTIONS: &str = "SELECT lower(name), count(*), coalesce(sum(price), 0), date_trunc('day', created_at) \
+    FROM orders WHERE created_at > now() - interval '7 days' GROUP BY 1, 4 HAVING count(*) > 3 ORDER BY 2 DESC";
+
+const INSERT: &str = "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (1, 2, 3, 4, CURRENT_TIMESTAMP);";
+
+fn texts(c: &mut Criterion) {
+    let mut group = c.benchmark_group("classify");
+    for (name, text) in [
+        ("pgbench SELECT", PGBENCH),
+        ("ORM SELECT", ORM),
+        ("functions", FUNCTIONS),
+        ("INSERT", INSERT),
+        ("BEGIN", "BEGIN"),
+        ("SET", "SET search_path = app, public"),
+    ] {
+        let env = Env::default();
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(format!("{name} ({} B)", text.len()), |b| {
+            b.iter(|| classify(black_box(text.as_bytes()), &env));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, texts);
+criterion_main!(benches);
