@@ -210,7 +210,8 @@ impl<'s, 'a> Walk<'s, 'a> {
             self.deny(Reason::TemporaryRelation, token.span);
         }
         let builtin = schema.is_none_or(|s| s == b"pg_catalog");
-        if builtin && name.starts_with(b"pg_") && builtins::is_server_local_relation(name) {
+        let called = self.scanner.lexer.clone().next().kind == Kind::Open;
+        if builtin && !called && builtins::is_server_local_relation(name) {
             self.deny(Reason::ServerLocal, token.span);
         }
         if self.scanner.watches_names
@@ -390,6 +391,7 @@ impl<'s, 'a> Walk<'s, 'a> {
             // Calls the function that has the type's name.
             Prev::Keyword(Kw::Treat, _) => self.unknown_function(Reason::UnknownFunction),
             Prev::Keyword(_, Category::Reserved | Category::Column) => {}
+            Prev::Keyword(Kw::Copy, _) if self.before == Prev::Start => {}
             Prev::Keyword(kw, _) if self.is_syntax(kw) => {}
             Prev::Keyword(..) => self.call(),
             // The main query of WITH in parentheses.
