@@ -25,6 +25,7 @@ mod transaction;
 mod walk;
 mod words;
 
+pub use builtins::safe_functions;
 pub use facts::{
     Class, Detail, Discard, Effects, Facts, Isolation, Parameter, Reason, SetScope, Span,
     TxControl, TxModes,
@@ -89,6 +90,9 @@ pub struct Env {
     pub standard_conforming_strings: bool,
     /// No character of the client encoding has an ASCII byte inside it: true for all but a few East Asian ones.
     pub ascii_safe_encoding: bool,
+    /// The server's major version; what is built in depends on it. Below 14 counts as unknown, like 0: then only what all
+    /// versions have is built in.
+    pub server_version: u16,
     /// Longest text in bytes that is looked at; a longer one is [`Class::Unknown`].
     pub max_len: usize,
     /// What is known of functions and names beyond the built-in ones.
@@ -101,6 +105,7 @@ impl Default for Env {
         Self {
             standard_conforming_strings: true,
             ascii_safe_encoding: true,
+            server_version: 0,
             max_len: 1 << 20,
             knowledge: None,
         }
@@ -114,6 +119,10 @@ impl Env {
             b"standard_conforming_strings" => self.standard_conforming_strings = value == b"on",
             b"client_encoding" => {
                 self.ascii_safe_encoding = !UNSAFE_ENCODINGS.iter().any(|e| e.as_bytes() == value);
+            }
+            b"server_version" => {
+                let digits = value.iter().take_while(|b| b.is_ascii_digit()).take(4);
+                self.server_version = digits.fold(0, |n, b| n * 10 + u16::from(b - b'0'));
             }
             _ => {}
         }

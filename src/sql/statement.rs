@@ -6,6 +6,7 @@
 //!
 //! Invariant: whatever the text, [`Scanner::statement`] moves behind the next semicolon or to the end.
 
+use super::builtins;
 use super::facts::{Class, Detail, Discard, Effects, Facts, Reason, Span, TxControl};
 use super::lexer::{Kind, Lexer, Token};
 use super::walk::{Mode, Walk};
@@ -15,6 +16,7 @@ use super::{Env, Knowledge, nothing};
 pub(super) struct Scanner<'a> {
     pub(super) text: &'a [u8],
     pub(super) knowledge: Option<&'a dyn Knowledge>,
+    pub(super) server_version: u16,
     pub(super) lexer: Lexer<'a>,
     /// The token that is looked at.
     pub(super) token: Token,
@@ -32,6 +34,7 @@ impl<'a> Scanner<'a> {
         Self {
             text,
             knowledge,
+            server_version: env.server_version.max(builtins::OLDEST_VERSION),
             lexer,
             token,
             facts: nothing(),

@@ -125,6 +125,14 @@ fn the_environment_follows_the_session() {
     env.on_parameter_status(b"standard_conforming_strings", b"off");
     env.on_parameter_status(b"application_name", b"off");
     assert!(env.ascii_safe_encoding && !env.standard_conforming_strings);
+    for (version, class) in [
+        ("15.18 (Debian)", Class::Write),
+        ("18beta1", Class::Read),
+        ("18.4", Class::Read),
+    ] {
+        env.on_parameter_status(b"server_version", version.as_bytes());
+        assert_eq!(classify(b"select uuidv7()", &env).class, class, "{version}");
+    }
 }
 
 #[test]

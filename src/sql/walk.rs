@@ -474,7 +474,7 @@ impl<'s, 'a> Walk<'s, 'a> {
         };
         let schema = schema.flatten();
         let group = match schema {
-            None | Some(b"pg_catalog") => builtins::group(name),
+            None | Some(b"pg_catalog") => builtins::group(name, self.scanner.server_version),
             Some(_) => None,
         };
         let known = self
@@ -508,7 +508,7 @@ impl<'s, 'a> Walk<'s, 'a> {
                 self.set_config();
                 false
             }
-            _ => group == Group::Safe,
+            _ => group.reason().is_none(),
         };
         match (safe, known) {
             (_, Known::Exempt) | (true, Known::Nothing | Known::Safe) => {}
