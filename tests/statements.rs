@@ -33,7 +33,7 @@ fn target(class: Class) -> &'static str {
 }
 
 /// A session of the newest server, so that the tables may use what is new.
-fn env() -> Env {
+fn env() -> Env<'static> {
     Env {
         server_version: 18,
         ..Env::default()

@@ -7,6 +7,8 @@ use crate::sql::{Builtins, Env};
 pub(super) struct Dialect {
     standard_conforming_strings: bool,
     ascii_safe_encoding: bool,
+    /// Major; 0 until it is known.
+    server_version: u16,
 }
 
 /// Encodings in which a byte below 0x80 may be the second half of a character (manual, "Character
@@ -26,6 +28,7 @@ impl Default for Dialect {
         Self {
             standard_conforming_strings: true,
             ascii_safe_encoding: true,
+            server_version: 0,
         }
     }
 }
@@ -38,6 +41,9 @@ impl Dialect {
         } else if name.eq_ignore_ascii_case(b"client_encoding") {
             let is_unsafe = |encoding: &&[u8]| value.eq_ignore_ascii_case(encoding);
             self.ascii_safe_encoding = !UNSAFE_ENCODINGS.iter().any(is_unsafe);
+        } else if name == b"server_version" {
+            let digits = value.iter().take_while(|b| b.is_ascii_digit()).take(4);
+            self.server_version = digits.fold(0, |number, b| number * 10 + u16::from(b - b'0'));
         }
     }
 
@@ -46,6 +52,7 @@ impl Dialect {
         Env {
             standard_conforming_strings: self.standard_conforming_strings,
             ascii_safe_encoding: self.ascii_safe_encoding,
+            server_version: self.server_version,
             max_len: super::HOLD_LIMIT,
             knowledge: &Builtins,
         }
@@ -65,5 +72,7 @@ mod tests {
         dialect.on_parameter_status(b"client_encoding", b"UTF8");
         dialect.on_parameter_status(b"standard_conforming_strings", b"on");
         assert_eq!(dialect, Dialect::default());
+        dialect.on_parameter_status(b"server_version", b"15.18 (Debian 15.18-0+deb12u1)");
+        assert_eq!(dialect.env().server_version, 15);
     }
 }

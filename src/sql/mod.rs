@@ -31,7 +31,7 @@ pub use facts::{
     TxControl, TxModes,
 };
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::borrow::Cow;
 
 use lexer::Lexer;
 use statement::Scanner;
@@ -53,10 +53,7 @@ pub enum Known {
 }
 
 /// What a catalogue, or its absence, says about names. Names are passed as the catalogue spells them (folded, unquoted).
-///
-/// Shared by the sessions of a database, so whoever holds one in [`Env`] sees one state of the catalogue; a newer state
-/// is a new value.
-pub trait Knowledge: fmt::Debug + Send + Sync {
+pub trait Knowledge: Send + Sync {
     /// Asked for each call. `schema` is `None` if the call is not qualified; a built-in of this name may exist.
     fn function(&self, schema: Option<&[u8]>, name: &[u8]) -> Known;
 
@@ -83,9 +80,19 @@ pub trait Knowledge: fmt::Debug + Send + Sync {
     }
 }
 
+/// [`Knowledge`] without a catalogue: only built-in functions are known.
+#[derive(Clone, Copy, Debug)]
+pub struct Builtins;
+
+impl Knowledge for Builtins {
+    fn function(&self, _schema: Option<&[u8]>, _name: &[u8]) -> Known {
+        Known::Nothing
+    }
+}
+
 /// What a text means depends on these.
-#[derive(Clone, Debug)]
-pub struct Env {
+#[derive(Clone, Copy)]
+pub struct Env<'k> {
     /// The setting of that name in the session that sends the text. `false` also where it is not known.
     pub standard_conforming_strings: bool,
     /// No character of the client encoding has an ASCII byte inside it: true for all but a few East Asian ones.
@@ -96,10 +103,10 @@ pub struct Env {
     /// Longest text in bytes that is looked at; a longer one is [`Class::Unknown`].
     pub max_len: usize,
     /// What is known of functions and names beyond the built-in ones.
-    pub knowledge: Option<Arc<dyn Knowledge>>,
+    pub knowledge: &'k dyn Knowledge,
 }
 
-impl Default for Env {
+impl Default for Env<'_> {
     /// A session as PostgreSQL starts it, without a catalogue; 1 MiB.
     fn default() -> Self {
         Self {
@@ -107,41 +114,13 @@ impl Default for Env {
             ascii_safe_encoding: true,
             server_version: 0,
             max_len: 1 << 20,
-            knowledge: None,
+            knowledge: &Builtins,
         }
     }
 }
-
-impl Env {
-    /// Follows the session: `name` and `value` of a ParameterStatus message.
-    pub fn on_parameter_status(&mut self, name: &[u8], value: &[u8]) {
-        match name {
-            b"standard_conforming_strings" => self.standard_conforming_strings = value == b"on",
-            b"client_encoding" => {
-                self.ascii_safe_encoding = !UNSAFE_ENCODINGS.iter().any(|e| e.as_bytes() == value);
-            }
-            b"server_version" => {
-                let digits = value.iter().take_while(|b| b.is_ascii_digit()).take(4);
-                self.server_version = digits.fold(0, |n, b| n * 10 + u16::from(b - b'0'));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Client encodings with ASCII bytes inside characters, as PostgreSQL spells them (the manual's "Character Set Support").
-const UNSAFE_ENCODINGS: &[&str] = &[
-    "BIG5",
-    "GB18030",
-    "GBK",
-    "JOHAB",
-    "SHIFT_JIS_2004",
-    "SJIS",
-    "UHC",
-];
 
 /// Looks at a whole query string: the text of a Query or Parse message, without its closing NUL.
-pub fn classify(text: &[u8], env: &Env) -> Facts {
+pub fn classify(text: &[u8], env: &Env<'_>) -> Facts {
     let mut statements = statements(text, env);
     let Some((_, mut facts)) = statements.next() else {
         return Facts {
@@ -158,7 +137,7 @@ pub fn classify(text: &[u8], env: &Env) -> Facts {
 
 /// Looks at each statement of a query string by itself; a text that cannot be understood ends with an item of
 /// [`Class::Unknown`]. Spans are offsets into `text`; an item's own span excludes its semicolon.
-pub fn statements<'a>(text: &'a [u8], env: &'a Env) -> Statements<'a> {
+pub fn statements<'a>(text: &'a [u8], env: &'a Env<'a>) -> Statements<'a> {
     let refused = if text.len() > env.max_len.min(u32::MAX as usize) {
         Some(Reason::TooLong)
     } else if !env.ascii_safe_encoding && !text.is_ascii() {

@@ -15,7 +15,7 @@ use super::{Env, Knowledge, nothing};
 
 pub(super) struct Scanner<'a> {
     pub(super) text: &'a [u8],
-    pub(super) knowledge: Option<&'a dyn Knowledge>,
+    pub(super) knowledge: &'a dyn Knowledge,
     pub(super) server_version: u16,
     pub(super) lexer: Lexer<'a>,
     /// The token that is looked at.
@@ -27,10 +27,10 @@ pub(super) struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(text: &'a [u8], env: &'a Env) -> Self {
+    pub(super) fn new(text: &'a [u8], env: &'a Env<'a>) -> Self {
         let mut lexer = Lexer::new(text, !env.standard_conforming_strings);
         let token = lexer.next();
-        let knowledge = env.knowledge.as_deref();
+        let knowledge = env.knowledge;
         Self {
             text,
             knowledge,
@@ -38,8 +38,8 @@ impl<'a> Scanner<'a> {
             lexer,
             token,
             facts: nothing(),
-            watches_names: knowledge.is_some_and(Knowledge::watches_names),
-            watches_operators: knowledge.is_some_and(Knowledge::watches_operators),
+            watches_names: knowledge.watches_names(),
+            watches_operators: knowledge.watches_operators(),
         }
     }
 

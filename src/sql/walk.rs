@@ -214,12 +214,7 @@ impl<'s, 'a> Walk<'s, 'a> {
         if builtin && !called && builtins::is_server_local_relation(name) {
             self.deny(Reason::ServerLocal, token.span);
         }
-        if self.scanner.watches_names
-            && self
-                .scanner
-                .knowledge
-                .is_some_and(|k| k.is_unsafe_name(schema, name))
-        {
+        if self.scanner.watches_names && self.scanner.knowledge.is_unsafe_name(schema, name) {
             self.deny(Reason::CatalogueObject, token.span);
         }
     }
@@ -236,11 +231,7 @@ impl<'s, 'a> Walk<'s, 'a> {
 
     fn operator(&mut self, span: Span) {
         let operator = span.of(self.scanner.text);
-        if self
-            .scanner
-            .knowledge
-            .is_some_and(|k| k.is_unsafe_operator(operator))
-        {
+        if self.scanner.knowledge.is_unsafe_operator(operator) {
             self.deny(Reason::CatalogueObject, span);
         }
     }
@@ -477,10 +468,7 @@ impl<'s, 'a> Walk<'s, 'a> {
             None | Some(b"pg_catalog") => builtins::group(name, self.scanner.server_version),
             Some(_) => None,
         };
-        let known = self
-            .scanner
-            .knowledge
-            .map_or(Known::Nothing, |k| k.function(schema, name));
+        let known = self.scanner.knowledge.function(schema, name);
         match (group, known) {
             (Some(group), known) => {
                 self.scanner.facts.effects |= group.effects();
