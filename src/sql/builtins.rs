@@ -105,7 +105,12 @@ impl Group {
 /// The group of the function `name`, which has been folded to lower case, if a server of this major version has it
 /// built in.
 pub(super) fn group(name: &[u8], server_version: u16) -> Option<Group> {
-    let found = INDEX.find(words::hash(name), |i| FUNCTIONS[i].0.as_bytes() == name)?;
+    let Some(found) = INDEX.find(words::hash(name), |i| FUNCTIONS[i].0.as_bytes() == name) else {
+        // Some two hundred, more with each version.
+        return name
+            .starts_with(b"pg_stat_get_")
+            .then_some(Group::ServerLocal);
+    };
     let group = FUNCTIONS[found].1;
     (group.since() <= server_version).then_some(group)
 }
@@ -290,6 +295,31 @@ functions! {
     /// Identifiers and hashes.
     Safe {
         gen_random_uuid hash_array hash_record hashtext hashtextextended
+    }
+    /// What stands behind operators, where the name is used on its own now and then.
+    Safe {
+        box_center cash_words circle_center elem_contained_by_multirange elem_contained_by_range float4send
+        float8send hash_aclitem hash_aclitem_extended hash_array_extended hash_multirange hash_multirange_extended
+        hash_numeric hash_numeric_extended hash_range hash_range_extended hash_record_extended hashbpchar
+        hashbpcharextended hashchar hashcharextended hashenum hashenumextended hashfloat4 hashfloat4extended
+        hashfloat8 hashfloat8extended hashinet hashinetextended hashint2 hashint2extended hashint4 hashint4extended
+        hashint8 hashint8extended hashmacaddr hashmacaddr8 hashmacaddr8extended hashmacaddrextended hashname
+        hashnameextended hashoid hashoidextended hashoidvector hashoidvectorextended hashtid hashtidextended
+        hashvarlena hashvarlenaextended jsonb_array_element jsonb_array_element_text jsonb_cmp jsonb_contained
+        jsonb_delete jsonb_delete_path jsonb_eq jsonb_ge jsonb_gt jsonb_hash jsonb_hash_extended jsonb_le jsonb_lt
+        jsonb_ne jsonb_object_field jsonb_object_field_text jsonb_path_exists_opr jsonb_path_match_opr lseg_center
+        multirange_adjacent_multirange multirange_adjacent_range multirange_after_multirange multirange_after_range
+        multirange_before_multirange multirange_before_range multirange_cmp multirange_contained_by_multirange
+        multirange_contained_by_range multirange_contains_elem multirange_contains_multirange
+        multirange_contains_range multirange_eq multirange_ge multirange_gt multirange_intersect multirange_le
+        multirange_lt multirange_minus multirange_ne multirange_overlaps_multirange multirange_overlaps_range
+        multirange_overleft_multirange multirange_overleft_range multirange_overright_multirange
+        multirange_overright_range multirange_union poly_center range_adjacent range_adjacent_multirange range_after
+        range_after_multirange range_before range_before_multirange range_cmp range_contained_by
+        range_contained_by_multirange range_contains range_contains_elem range_contains_multirange range_eq range_ge
+        range_gt range_intersect range_le range_lt range_minus range_ne range_overlaps range_overlaps_multirange
+        range_overleft range_overleft_multirange range_overright range_overright_multirange range_union
+        satisfies_hash_partition
     }
     /// The catalogue, privileges, the session's user.
     Safe {

@@ -147,7 +147,10 @@ impl<'s, 'a> Walk<'s, 'a> {
 
     #[inline]
     fn word(&mut self, token: Token) {
-        if token.category == Category::Name || self.prev == Prev::Dot || self.is_label(token.kw) {
+        if token.category == Category::Name
+            || matches!(self.prev, Prev::Dot | Prev::Cast)
+            || self.is_label(token.kw)
+        {
             self.name(token);
         } else {
             self.keyword(token);
@@ -182,10 +185,12 @@ impl<'s, 'a> Walk<'s, 'a> {
         }
         self.name = token.span;
         self.prev = Prev::Name;
-        let text = self.scanner.text;
-        let bytes = token.span.of(text);
-        let first = bytes[usize::from(token.kind == Kind::Quoted)] | 0x20;
-        if first == b'p' || self.scanner.watches_names || token.kind == Kind::QuotedUnicode {
+        let may_be_special = match token.kind {
+            Kind::Word => is_pg_name(token.span.of(self.scanner.text)),
+            Kind::Quoted => is_pg_name(&token.span.of(self.scanner.text)[1..]),
+            _ => true,
+        };
+        if may_be_special || self.scanner.watches_names {
             self.look_at_name(token);
         }
     }
@@ -415,6 +420,7 @@ impl<'s, 'a> Walk<'s, 'a> {
             return false;
         };
         match kw {
+            Kw::By => matches!(before, Kw::Order | Kw::Group | Kw::Partition),
             Kw::Join => category == Category::Function,
             Kw::Sets => before == Kw::Grouping,
             Kw::Second => before == Kw::To,
@@ -432,18 +438,20 @@ impl<'s, 'a> Walk<'s, 'a> {
     fn call(&mut self) {
         let no_call = match self.before {
             Prev::Name | Prev::Value | Prev::Close | Prev::Cast => true,
-            Prev::Keyword(kw, _) => matches!(
-                kw,
+            Prev::Keyword(
                 Kw::As
-                    | Kw::With
-                    | Kw::Recursive
-                    | Kw::Into
-                    | Kw::Execute
-                    | Kw::Prepare
-                    | Kw::Copy
-                    | Kw::Ordinality
-                    | Kw::Tablesample
-            ),
+                | Kw::With
+                | Kw::Into
+                | Kw::Tablesample
+                | Kw::Recursive
+                | Kw::Execute
+                | Kw::Prepare
+                | Kw::Copy
+                | Kw::Ordinality,
+                _,
+            ) => true,
+            // A keyword as a name: `FROM data d (a, b)`.
+            Prev::Keyword(kw, Category::Unreserved) => !kw.precedes_expression(),
             _ => false,
         };
         if no_call || self.with_list & 1 == 1 || self.mode == Mode::CopyOptions {
@@ -557,6 +565,11 @@ impl<'s, 'a> Walk<'s, 'a> {
             }
         }
     }
+}
+
+/// Names of system relations and temporary schemas begin with `pg_`.
+fn is_pg_name(name: &[u8]) -> bool {
+    name.len() > 3 && name[0] | 0x20 == b'p' && name[1] | 0x20 == b'g' && name[2] == b'_'
 }
 
 fn truth(kw: Kw) -> Option<bool> {

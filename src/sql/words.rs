@@ -12,17 +12,44 @@
 #[rustfmt::skip]
 pub(super) enum Kw {
     Other,
-    Abort, Absolute, All, Alter, Analyze, And, As, At, Atomic, Authorization, Begin, Both, Call, Case, Catalog, Chain,
-    Characteristics, Checkpoint, Close, Cluster, Comment, Commit, Committed, Conflict, Copy, Create, Cube, Current,
-    Cursor, Deallocate, Declare, Default, Deferrable, Delete, Discard, Distinct, Do, Drop, End, Execute, Exists,
-    Explain, False, Fetch, First, For, From, Function, Global, Grant, Group, Grouping, Having, Hold, If, Import,
-    Insert, Into, Isolation, Join, Key, Lateral, Level, Limit, Listen, Load, Local, Lock, Materialized, Merge, Move,
-    Names, Next, No, Not, Notify, Nulls, Off, Offset, On, Only, Operator, Option, Order, Ordinality, Over, Plans,
-    Prepare, Prepared, Procedure, Program, Read, Reassign, Recursive, Refresh, Reindex, Release, Repeatable, Replace,
-    Reset, Returning, Revoke, Role, Rollback, Rollup, Savepoint, Schema, Scroll, Second, Security, Select, Sequences,
-    Serializable, Session, Set, Sets, Share, Show, Snapshot, Start, Stdin, Stdout, Table, Tablesample, Temp, Time, To,
-    Transaction, Treat, True, Truncate, Uncommitted, Unlisten, Unlogged, Update, Using, Vacuum, Values, Varying,
-    Verbose, View, Where, Window, With, Without, Work, Write, Xml, Zone,
+    Abort, Absolute, All, Alter, Analyze, And, As, At, Atomic, Authorization, Begin, Both, By, Call, Case, Catalog,
+    Chain, Characteristics, Checkpoint, Close, Cluster, Comment, Commit, Committed, Conflict, Content, Copy, Create,
+    Cube, Current, Cursor, Deallocate, Declare, Default, Deferrable, Delete, Discard, Distinct, Do, Document, Drop,
+    End, Escape, Execute, Exists, Explain, False, Fetch, First, For, From, Function, Global, Grant, Group, Grouping,
+    Groups, Having, Hold, If, Import, Insert, Into, Isolation, Join, Key, Lateral, Level, Limit, Listen, Load, Local,
+    Lock, Materialized, Merge, Move, Names, Next, No, Not, Notify, Nulls, Off, Offset, On, Only, Operator, Option,
+    Order, Ordinality, Over, Partition, Passing, Path, Plans, Prepare, Prepared, Procedure, Program, Range, Read,
+    Reassign, Recursive, Ref, Refresh, Reindex, Release, Repeatable, Replace, Reset, Returning, Revoke, Role,
+    Rollback, Rollup, Rows, Savepoint, Schema, Scroll, Second, Security, Select, Sequences, Serializable, Session,
+    Set, Sets, Share, Show, Snapshot, Start, Stdin, Stdout, Table, Tablesample, Temp, Time, To, Transaction, Treat,
+    True, Truncate, Uncommitted, Unlisten, Unlogged, Update, Using, Vacuum, Value, Values, Varying, Verbose, Version,
+    View, Where, Window, With, Without, Work, Write, Xml, Zone,
+}
+
+impl Kw {
+    /// Can an expression begin right behind this unreserved keyword? (`gram.y` of each version, by reading.)
+    pub(super) const fn precedes_expression(self) -> bool {
+        matches!(
+            self,
+            Self::By
+                | Self::Call
+                | Self::Content
+                | Self::Document
+                | Self::Escape
+                | Self::First
+                | Self::Groups
+                | Self::Key
+                | Self::Next
+                | Self::Passing
+                | Self::Path
+                | Self::Range
+                | Self::Ref
+                | Self::Rows
+                | Self::Value
+                | Self::Version
+                | Self::Zone
+        )
+    }
 }
 
 /// How the grammar lets a keyword be used (the manual's appendix "SQL Key Words").
@@ -80,17 +107,17 @@ keywords! {
     Unreserved {
         abort => Abort, absent, absolute => Absolute, access, action, add, admin, after, aggregate, also,
         alter => Alter, always, asensitive, assertion, assignment, at => At, atomic => Atomic, attach, attribute,
-        backward, before, begin => Begin, breadth, by, cache, call => Call, called, cascade, cascaded,
+        backward, before, begin => Begin, breadth, by => By, cache, call => Call, called, cascade, cascaded,
         catalog => Catalog, chain => Chain, characteristics => Characteristics, checkpoint => Checkpoint, class,
         close => Close, cluster => Cluster, columns, comment => Comment, comments, commit => Commit,
         committed => Committed, compression, conditional, configuration, conflict => Conflict, connection, constraints,
-        content, continue, conversion, copy => Copy, cost, csv, cube => Cube, current => Current, cursor => Cursor,
+        content => Content, continue, conversion, copy => Copy, cost, csv, cube => Cube, current => Current, cursor => Cursor,
         cycle, data, database, day, deallocate => Deallocate, declare => Declare, defaults, deferred, definer,
         delete => Delete, delimiter, delimiters, depends, depth, detach, dictionary, disable, discard => Discard,
-        document, domain, double, drop => Drop, each, empty, enable, encoding, encrypted, enforced, enum, error,
-        escape, event, exclude, excluding, exclusive, execute => Execute, explain => Explain, expression, extension,
+        document => Document, domain, double, drop => Drop, each, empty, enable, encoding, encrypted, enforced, enum, error,
+        escape => Escape, event, exclude, excluding, exclusive, execute => Execute, explain => Explain, expression, extension,
         external, family, filter, finalize, first => First, following, force, format, forward, function => Function,
-        functions, generated, global => Global, granted, groups, handler, header, hold => Hold, hour, identity,
+        functions, generated, global => Global, granted, groups => Groups, handler, header, hold => Hold, hour, identity,
         if => If, immediate, immutable, implicit, import => Import, include, including, increment, indent, index,
         indexes, inherit, inherits, inline, input, insensitive, insert => Insert, instead, invoker,
         isolation => Isolation, keep, key => Key, keys, label, language, large, last, leakproof, level => Level,
@@ -99,13 +126,13 @@ keywords! {
         move => Move, name, names => Names, nested, new, next => Next, nfc, nfd, nfkc, nfkd, no => No, normalized,
         nothing, notify => Notify, nowait, nulls => Nulls, object, objects, of, off => Off, oids, old, omit,
         operator => Operator, option => Option, options, ordinality => Ordinality, others, over => Over, overriding,
-        owned, owner, parallel, parameter, parser, partial, partition, passing, password, path, period, plan,
+        owned, owner, parallel, parameter, parser, partial, partition => Partition, passing => Passing, password, path => Path, period, plan,
         plans => Plans, policy, preceding, prepare => Prepare, prepared => Prepared, preserve, prior, privileges,
-        procedural, procedure => Procedure, procedures, program => Program, publication, quote, quotes, range,
-        read => Read, reassign => Reassign, recheck, recursive => Recursive, ref, referencing, refresh => Refresh,
+        procedural, procedure => Procedure, procedures, program => Program, publication, quote, quotes, range => Range,
+        read => Read, reassign => Reassign, recheck, recursive => Recursive, ref => Ref, referencing, refresh => Refresh,
         reindex => Reindex, relative, release => Release, rename, repeatable => Repeatable, replace => Replace,
         replica, reset => Reset, restart, restrict, return, returns, revoke => Revoke, role => Role,
-        rollback => Rollback, rollup => Rollup, routine, routines, rows, rule, savepoint => Savepoint, scalar,
+        rollback => Rollback, rollup => Rollup, routine, routines, rows => Rows, rule, savepoint => Savepoint, scalar,
         schema => Schema, schemas, scroll => Scroll, search, second => Second, security => Security, sequence,
         sequences => Sequences, serializable => Serializable, server, session => Session, set => Set, sets => Sets,
         share => Share, show => Show, simple, skip, snapshot => Snapshot, source, sql, stable, standalone,
@@ -114,7 +141,7 @@ keywords! {
         temporary => Temp, text, ties, transaction => Transaction, transform, trigger, truncate => Truncate, trusted,
         type, types, uescape, unbounded, uncommitted => Uncommitted, unconditional, unencrypted, unknown,
         unlisten => Unlisten, unlogged => Unlogged, until, update => Update, vacuum => Vacuum, valid, validate,
-        validator, value, varying => Varying, version, view => View, views, virtual, volatile, whitespace, within,
+        validator, value => Value, varying => Varying, version => Version, view => View, views, virtual, volatile, whitespace, within,
         without => Without, work => Work, wrapper, write => Write, xml => Xml, year, yes, zone => Zone,
     }
 }
