@@ -7,7 +7,7 @@
 # Usage: scripts/ensure-drivers.sh        (Debian or Ubuntu, as root or with sudo)
 set -eu
 
-PSYCOPG=3.2.13
+PSYCOPG=3.3.9
 ASYNCPG=0.31.0
 PG=8.23.1
 PG_COPY_STREAMS=7.0.0
@@ -38,7 +38,7 @@ as_root() {
 packages=""
 want() { packages="$packages $1"; }
 
-python_works() { have python3 && python3 -c 'import venv, ensurepip, sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; }
+python_works() { have python3 && python3 -c 'import venv, ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 python_works || { want python3; want python3-venv; }
 have node || want nodejs
 have npm || want npm

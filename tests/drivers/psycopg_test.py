@@ -723,9 +723,8 @@ def asynchronous_connections():
 
 @check
 def newest_protocol():
-    # libpq 18 can ask for protocol 3.2; whoever does not speak it answers with what it speaks.
-    if pq.version() < 180000:
-        return
+    # libpq 18 asks for protocol 3.2; whoever does not speak it answers with what it speaks.
+    assert pq.version() >= 180000, "a psycopg with libpq 18 is wanted; run scripts/ensure-drivers.sh"
     with connect(max_protocol_version="latest") as c:
         same(one(c, "select %s::text", "newest"), "newest", "a query by the newest protocol")
         threading.Timer(0.1, c.cancel_safe).start()
