@@ -14,7 +14,7 @@ import traceback
 
 CLIENTS = 12  # Must exceed the pool that the tests run through.
 ROUNDS = 40
-WATCHDOG_SECONDS = 240
+WATCHDOG_SECONDS = 150
 
 CHECKS = []
 _running = "start-up"

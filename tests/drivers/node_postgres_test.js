@@ -24,7 +24,7 @@ const URL_OF_DATABASE = process.argv[2] || process.env.DATABASE_URL;
 const SCHEMA = 'drv_node';
 const CLIENTS = 12; // Must exceed the pool that the tests run through.
 const ROUNDS = 40;
-const WATCHDOG_SECONDS = 240;
+const WATCHDOG_SECONDS = 150;
 
 process.noDeprecation = true; // Queueing several queries on one client is what some checks are about.
 
