@@ -262,9 +262,9 @@ public final class JdbcTest {
             same(keys.next() && keys.getInt("id") > 0, true, "generated key");
             CallableStatement call = c.prepareCall("{? = call upper(?)}");
             call.registerOutParameter(1, Types.VARCHAR);
-            call.setString(2, "é");
+            call.setString(2, "e");
             call.execute();
-            same(call.getString(1), "É", "function called");
+            same(call.getString(1), "E", "function called");
         }
     }
 

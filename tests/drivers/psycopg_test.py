@@ -6,6 +6,7 @@ holds a server (LISTEN, temporary tables, locks, cursors) use at most two connec
 """
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ from checks import CLIENTS, ROUNDS, check, database_url, in_threads, raises, run
 
 URL = database_url()
 SCHEMA = "drv_psycopg"
+ROLE = f"{SCHEMA}_{os.getpid()}"  # Roles are the whole cluster's.
 
 
 def connect(**settings):
@@ -249,23 +251,23 @@ def search_path_decides_what_an_equal_text_means():
 @check
 def roles_follow_their_client():
     with connect() as admin:
-        admin.execute(f"drop role if exists {SCHEMA}_role")
-        admin.execute(f"create role {SCHEMA}_role")
+        admin.execute(f"drop role if exists {ROLE}")
+        admin.execute(f"create role {ROLE}")
         own = one(admin, "select current_user::text")
         try:
             with connect() as c:
-                c.execute(f"set role {SCHEMA}_role")
+                c.execute(f"set role {ROLE}")
                 for _ in range(5):
-                    same(one(c, "select current_user::text"), f"{SCHEMA}_role", "role")
+                    same(one(c, "select current_user::text"), ROLE, "role")
                     same(one(admin, "select current_user::text"), own, "another client's role")
                 raises(errors.InsufficientPrivilege, lambda: c.execute(f"select * from {SCHEMA}.item"))
                 c.execute("reset role")
                 same(one(c, "select current_user::text"), own, "after RESET ROLE")
-                c.execute(f"set session authorization {SCHEMA}_role")
+                c.execute(f"set session authorization {ROLE}")
                 same(one(admin, "select session_user::text"), own, "another client's session user")
-                same(one(c, "select session_user::text"), f"{SCHEMA}_role", "session user")
+                same(one(c, "select session_user::text"), ROLE, "session user")
         finally:
-            admin.execute(f"drop role {SCHEMA}_role")
+            admin.execute(f"drop role {ROLE}")
 
 
 @check
