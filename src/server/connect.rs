@@ -184,14 +184,14 @@ impl<'a> Attempt<'a> {
         failed: Encryption,
         failure: ConnectFailure,
     ) -> Result<Encryption, ConnectError> {
-        let mut tries = Encryption::tries(self.target).iter();
-        let other = tries.find(|tried| **tried == failed).and(tries.next());
+        let tries = Encryption::tries(self.target).iter();
+        let other = tries.skip_while(|tried| **tried != failed).nth(1);
         match other {
             Some(other) if is_about_encryption(&failure) => Ok(*other),
             _ => Err(ConnectError {
-                server: self.target.address.to_string(),
-                user: self.target.user.clone(),
-                database: self.target.database.clone(),
+                server: self.target.address.to_string().into(),
+                user: self.target.user.as_str().into(),
+                database: self.target.database.as_str().into(),
                 failure,
             }),
         }
@@ -413,9 +413,9 @@ fn refused_or_unexpected(message: &Message, step: Step) -> ConnectFailure {
 /// The version in NegotiateProtocolVersion. The manual says it is the minor version alone; servers send both numbers.
 fn negotiated(body: &[u8], asked: ProtocolVersion) -> Outcome<ProtocolVersion> {
     let mut reader = Reader::new(body);
-    let read = reader.i32().and_then(|newest| {
+    let read = reader.i32().map(|newest| {
         let [a, b, c, d] = newest.to_be_bytes();
-        Ok((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+        (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
     });
     let (major, minor) = read.map_err(|source: Malformed| ConnectFailure::Body {
         message: "NegotiateProtocolVersion",

@@ -14,11 +14,11 @@ use std::time::Duration;
 #[error("cannot connect to server {server} as user \"{user}\" to database \"{database}\"")]
 pub struct ConnectError {
     /// `host:port`, or the path of the Unix socket.
-    pub server: String,
+    pub server: Box<str>,
     /// As whom.
-    pub user: String,
+    pub user: Box<str>,
     /// To which database.
-    pub database: String,
+    pub database: Box<str>,
     /// What went wrong.
     #[source]
     pub failure: ConnectFailure,

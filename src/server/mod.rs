@@ -14,5 +14,8 @@ pub mod prove;
 pub mod recover;
 
 pub use cancel::CancelTarget;
+pub use connect_error::ConnectError;
 pub use connection::{Server, ServerRecord, ServerState};
+pub use derivations::Derivations;
 pub use login::ServerLogin;
+pub use lookup::{Found, LookupError};
