@@ -3,24 +3,32 @@
 //! Nothing below knows this module. [`Pooler`] is one running pooler; there may be several in a
 //! process, as there are no globals.
 
+pub mod auth_query;
+pub mod command_line;
+pub mod control;
+pub mod security;
 pub mod serve;
 pub mod workers;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    os::unix::fs::MetadataExt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+use self::{
+    control::Lifecycle,
+    security::{Security, SecurityError},
+};
 use crate::{
+    admin::{Console, ConsoleParts, ControlRequest},
     auth::Credentials,
-    config::{Config, Database, Host, PoolSettings, SslMode},
-    net::{
-        AcceptTls, Acceptor, Address, ConnectTls, Connector, Identity, Keepalive, Resolver, Roots,
-        TcpOptions, TlsConfigError, TlsVersions, Verify,
-    },
+    client::auth_query::AuthQueryCache,
+    config::{Config, Database, Host, PoolSettings},
+    net::{Address, BindError, Keepalive, ListenAddress, Resolver, TcpOptions},
     pool::{Clients, Pool, PoolName, Pools, Shared},
     protocol::startup::ProtocolVersion,
     server::{
@@ -29,7 +37,7 @@ use crate::{
         credentials::{server_credentials, server_user},
         derivations::Derivations,
     },
-    session::Interners,
+    session::{Interners, Settings},
 };
 
 /// A running pooler.
@@ -47,23 +55,20 @@ pub struct Pooler {
     pub tasks: TaskTracker,
     /// Who computes keys.
     pub derivations: Arc<Derivations>,
+    /// Where the process is between its start and its end.
+    pub lifecycle: watch::Sender<Lifecycle>,
+    /// Clients that have not logged in yet.
+    pub logging_in: Arc<AtomicUsize>,
+    /// The console of the process.
+    pub console: Arc<Console>,
+    /// Where whoever wants something of the process says so.
+    pub control: mpsc::UnboundedSender<ControlRequest>,
+    requests: Mutex<Option<mpsc::UnboundedReceiver<ControlRequest>>>,
+    answers: AuthQueryCache,
     resolver: Arc<Resolver>,
-    tls: Mutex<Tls>,
-}
-
-/// What TLS handshakes need, of both legs.
-#[derive(Clone, Default)]
-pub struct Tls {
-    /// Towards clients; `None` when switched off.
-    pub acceptor: Option<Acceptor>,
-    /// Towards servers; `None` when switched off.
-    pub connector: Option<Connector>,
-}
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").finish_non_exhaustive()
-    }
+    security: Mutex<Arc<Security>>,
+    mock_key: [u8; 32],
+    own_uid: u32,
 }
 
 /// The pooler cannot start.
@@ -72,49 +77,74 @@ pub enum StartError {
     /// No random numbers.
     #[error("cannot get random numbers from the operating system")]
     Random(#[from] getrandom::Error),
-    /// TLS settings.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] TlsConfigError),
+    /// A file about who may connect.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// A listener.
     #[error(transparent)]
-    Bind(#[from] crate::net::BindError),
+    Bind(#[from] BindError),
     /// A thread or a runtime.
     #[error("cannot start a worker")]
     Worker(#[source] std::io::Error),
+    /// It has been run before.
+    #[error("a pooler can be run once")]
+    RunTwice,
     /// Neither TCP nor Unix socket.
     #[error("nothing to listen on: both listen_addr and unix_socket_dir are empty")]
     Nowhere,
 }
 
-/// SCRAM iterations that a server may ask for: a hundred times PostgreSQL's default.
-const MAX_SERVER_ITERATIONS: u32 = 400_000;
+/// SCRAM iterations that a server, or a stored secret, may ask for: a hundred times PostgreSQL's
+/// default.
+const MAX_ITERATIONS: u32 = 400_000;
+/// Salted keys that are remembered.
+const REMEMBERED_KEYS: usize = 10_000;
 
 impl Pooler {
     /// A pooler that does not serve anybody yet.
     pub fn new(config: Arc<Config>) -> Result<Arc<Self>, StartError> {
-        let mut secrets = [[0; 32]; 2];
+        let mut secrets = [[0; 32]; 3];
         for secret in &mut secrets {
             getrandom::fill(secret)?;
         }
-        let [cancel_secret, fingerprint_key] = secrets;
+        let [cancel_secret, fingerprint_key, mock_key] = secrets;
         let interners = Arc::new(Interners::default());
-        let defaults = interners
-            .settings
-            .intern(crate::session::Settings::default());
+        let defaults = interners.settings.intern(Settings::default());
         let tasks = TaskTracker::new();
         let shared = Arc::new(Shared::new(tasks.clone(), defaults));
         let process = &config.process;
         let resolver = Arc::new(Resolver::new(process.dns_max_ttl, process.dns_nxdomain_ttl));
-        let tls = Mutex::new(Tls::load(&config)?);
+        let security = Mutex::new(Arc::new(Security::load(&config)?));
+        let config = watch::Sender::new(config);
+        let pools = Arc::new(Pools::new(shared));
+        let clients = Arc::new(Clients::new(cancel_secret));
+        let logging_in = Arc::default();
+        let (control, requests) = mpsc::unbounded_channel();
+        let console = Arc::new(Console::new(ConsoleParts {
+            pools: Arc::clone(&pools),
+            clients: Arc::clone(&clients),
+            resolver: Arc::clone(&resolver),
+            login_clients: Arc::clone(&logging_in),
+            config: config.subscribe(),
+            control: control.clone(),
+        }));
         Ok(Arc::new(Self {
-            config: watch::Sender::new(config),
-            pools: Arc::new(Pools::new(shared)),
-            clients: Arc::new(Clients::new(cancel_secret)),
+            config,
+            pools,
+            clients,
             interners,
             tasks,
-            derivations: Arc::new(Derivations::new(10_000, 2, fingerprint_key)),
+            derivations: Arc::new(Derivations::new(REMEMBERED_KEYS, 2, fingerprint_key)),
+            lifecycle: watch::Sender::new(Lifecycle::Serving),
+            logging_in,
+            console,
+            control,
+            requests: Mutex::new(Some(requests)),
+            answers: AuthQueryCache::default(),
             resolver,
-            tls,
+            security,
+            mock_key,
+            own_uid: std::fs::metadata("/proc/self").map_or(u32::MAX, |own| own.uid()),
         }))
     }
 
@@ -123,26 +153,38 @@ impl Pooler {
         Arc::clone(&self.config.borrow())
     }
 
-    /// TLS in force.
-    pub fn tls(&self) -> Tls {
-        self.tls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Who may connect, and how.
+    pub fn security(&self) -> Arc<Security> {
+        Arc::clone(&self.security.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The pool of a client, made if it is not there.
+    fn set_security(&self, security: Security) {
+        *self.security.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(security);
+    }
+
+    /// The pool of a client, made if it is not there. What the client has proved is what the pool
+    /// logs in with, where the configuration has nothing better.
     pub fn pool(&self, database: &Database, user: &str, proved: &Credentials) -> Arc<Pool> {
         let name = PoolName {
             database: (*database.name).into(),
             user: user.into(),
         };
         let config = self.config();
-        self.pools.pool(&name, || {
+        let login = |settings: &PoolSettings| {
+            Arc::new(self.server_login(&config, database, user, proved, settings))
+        };
+        let mut is_new = false;
+        let pool = self.pools.pool(&name, || {
+            is_new = true;
             let settings = config.pool(database, user);
-            let login = Arc::new(self.server_login(&config, database, user, proved, &settings));
+            let login = login(&settings);
             (settings, login)
-        })
+        });
+        let knows_nothing = matches!(pool.login().credentials, Credentials::None);
+        if !is_new && !matches!(proved, Credentials::None) && (knows_nothing || pool.is_stuck()) {
+            pool.set_login(login(&pool.settings()));
+        }
+        pool
     }
 
     /// How a pool logs in to its primary.
@@ -174,11 +216,11 @@ impl Pooler {
             database: database.server_dbname().to_owned(),
             parameters: Vec::new(),
             sslmode: config.process.server_tls.sslmode,
-            connector: self.tls().connector,
+            connector: self.security().connector.clone(),
             tcp: tcp_options(config),
             protocol: ProtocolVersion::V3_0,
             timeout: settings.server_connect_timeout,
-            max_iterations: MAX_SERVER_ITERATIONS,
+            max_iterations: MAX_ITERATIONS,
         };
         ServerLogin {
             target,
@@ -192,7 +234,7 @@ impl Pooler {
     }
 
     /// What has to be done from time to time, until the future is dropped.
-    pub async fn tend(&self) {
+    async fn tend(&self) {
         let mut tick = tokio::time::interval(TICK);
         let mut ticks = 0u32;
         loop {
@@ -224,68 +266,33 @@ fn tcp_options(config: &Config) -> TcpOptions {
     }
 }
 
-impl Tls {
-    /// Reads what the configuration names.
-    pub fn load(config: &Config) -> Result<Self, TlsConfigError> {
-        Ok(Self {
-            acceptor: Self::acceptor(config)?,
-            connector: Self::connector(config)?,
-        })
-    }
-
-    fn acceptor(config: &Config) -> Result<Option<Acceptor>, TlsConfigError> {
-        let tls = &config.process.client_tls;
-        let (Some(key_file), Some(cert_file)) = (&tls.key_file, &tls.cert_file) else {
-            return Ok(None);
-        };
-        if tls.sslmode == SslMode::Disable {
-            return Ok(None);
+/// Runs a pooler to its end, on the present thread and as many others as it is configured for.
+///
+/// `ready` is told the addresses as soon as clients can connect. It ends when a signal, the console
+/// or [`Pooler::control`] says so; a pooler can be run once.
+pub fn run(pooler: &Arc<Pooler>, ready: impl FnOnce(Vec<ListenAddress>)) -> Result<(), StartError> {
+    let runtime = workers::runtime()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let listeners = serve::listen(pooler)?;
+        let addresses = listeners
+            .iter()
+            .map(|listener| listener.address().clone())
+            .collect();
+        let control = control::Control::start(pooler)?;
+        let workers = std::rc::Rc::new(workers::Workers::start(pooler)?);
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| {
+                let accept = serve::accept(Arc::clone(pooler), workers.clone(), listener);
+                tokio::task::spawn_local(accept)
+            })
+            .collect();
+        ready(addresses);
+        tokio::select! {
+            () = pooler.tend() => {}
+            () = control.run(pooler, accepting) => {}
         }
-        Acceptor::load(&AcceptTls {
-            identity: Identity {
-                key_file: key_file.clone(),
-                cert_file: cert_file.clone(),
-            },
-            ca_file: tls.ca_file.clone(),
-            client_certificate_required: matches!(
-                tls.sslmode,
-                SslMode::VerifyCa | SslMode::VerifyFull
-            ),
-            versions: versions(tls.protocols),
-        })
-        .map(Some)
-    }
-
-    fn connector(config: &Config) -> Result<Option<Connector>, TlsConfigError> {
-        let tls = &config.process.server_tls;
-        if tls.sslmode == SslMode::Disable {
-            return Ok(None);
-        }
-        let identity = match (&tls.key_file, &tls.cert_file) {
-            (Some(key_file), Some(cert_file)) => Some(Identity {
-                key_file: key_file.clone(),
-                cert_file: cert_file.clone(),
-            }),
-            _ => None,
-        };
-        Connector::load(&ConnectTls {
-            verify: match tls.sslmode {
-                SslMode::VerifyFull => Verify::ChainAndName,
-                SslMode::VerifyCa => Verify::Chain,
-                _ => Verify::Nothing,
-            },
-            roots: Some(tls.ca_file.clone().map_or(Roots::Public, Roots::File)),
-            identity,
-            versions: versions(tls.protocols),
-        })
-        .map(Some)
-    }
-}
-
-fn versions(protocols: crate::config::TlsProtocols) -> TlsVersions {
-    match (protocols.v1_2, protocols.v1_3) {
-        (true, false) => TlsVersions::Only12,
-        (false, true) => TlsVersions::Only13,
-        _ => TlsVersions::Both,
-    }
+        Ok(())
+    })
 }

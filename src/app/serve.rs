@@ -2,25 +2,30 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use super::{Pooler, StartError, workers::Workers};
+use super::{
+    MAX_ITERATIONS, Pooler, StartError,
+    auth_query::Asker,
+    control::Lifecycle,
+    workers::{Counted, Workers},
+};
 use crate::{
-    auth::Credentials,
+    admin::{self, ConsoleContext, ConsoleLogin},
     client::{
-        error::Failure,
-        relay::{Relay, Worker},
-        welcome,
+        error::{Cause, Failure},
+        login::{LoggedIn, Login, LoginContext, login},
+        relay::{Ended, Relay, Worker},
+        tunnel, welcome,
     },
-    net::{Accepted, Framed, ListenOptions, Listener, UnixOptions, bind_tcp, bind_unix},
+    config::{Config, Database},
+    net::{Accepted, ListenOptions, Listener, Peer, Stream, UnixOptions, bind_tcp, bind_unix},
     pool::{
-        Signal,
-        clients::{NewClient, Origin, SHORT_SECRET},
+        ClientRecord, Pool, Signal,
+        clients::{ClientKey, NewClient, Origin, SHORT_SECRET},
+        describe,
     },
-    protocol::{
-        encode::{self, Authentication},
-        startup::StartupPacket,
-    },
+    protocol::startup::ProtocolVersion,
     server::connection::unix_now,
-    session::{Session, Settings},
+    session::Session,
 };
 
 /// Opens every listener that the configuration asks for.
@@ -66,6 +71,26 @@ pub async fn accept(pooler: Arc<Pooler>, workers: Rc<Workers>, listener: Listene
     }
 }
 
+/// What a login turned out to be.
+enum Client {
+    Relayed(Box<Relay>, Entry),
+    /// Everything has been done.
+    Done,
+}
+
+/// A client's place in the registry, given up when it is dropped.
+struct Entry {
+    pooler: Arc<Pooler>,
+    record: Arc<ClientRecord>,
+    key: ClientKey,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.pooler.clients.leave(&self.key);
+    }
+}
+
 /// Serves one client to its end.
 pub async fn client(pooler: Arc<Pooler>, worker: Rc<Worker>, accepted: Accepted) {
     let peer = accepted.peer;
@@ -77,86 +102,264 @@ pub async fn client(pooler: Arc<Pooler>, worker: Rc<Worker>, accepted: Accepted)
         }
     };
     // Boxed, so that a client that has logged in does not keep the room for it.
-    let Some(relay) = Box::pin(log_in(&pooler, &worker, stream)).await else {
+    let outcome = Box::pin(log_in(&pooler, &worker, stream)).await;
+    let Client::Relayed(relay, entry) = outcome else {
         return;
     };
     let ended = relay.run().await;
-    tracing::debug!(?peer, ?ended, "client left");
+    log_end(&pooler, &entry.record, &ended);
 }
 
-async fn log_in(
+fn log_end(pooler: &Pooler, client: &ClientRecord, ended: &Ended) {
+    if let Ended::Failed(failure) | Ended::Cut(failure) = ended
+        && pooler.config().process.log_pooler_errors
+    {
+        failure.log(client);
+    }
+    if pooler.config().process.log_disconnections {
+        let reason = match ended {
+            Ended::Terminated => "it said goodbye".to_owned(),
+            Ended::Lost(None) => "it closed the connection".to_owned(),
+            Ended::Lost(Some(error)) => error.to_string(),
+            Ended::Failed(failure) | Ended::Cut(failure) => failure.to_string(),
+        };
+        tracing::info!(client = client.id, pool = %client.pool.name, reason, "client left");
+    }
+}
+
+async fn log_in(pooler: &Arc<Pooler>, worker: &Rc<Worker>, stream: Stream) -> Client {
+    let counted = Counted::new(&pooler.logging_in);
+    let Ok(origin) = origin(&stream) else {
+        return Client::Done;
+    };
+    let outcome = authenticate(pooler, stream).await;
+    drop(counted);
+    match outcome {
+        None => Client::Done,
+        Some(Login::Cancel {
+            stream,
+            process_id,
+            secret,
+        }) => {
+            match pooler.clients.by_cancel_key(process_id, &secret) {
+                Some(client) => client.signal(Signal::Cancel),
+                None => tracing::debug!("cancel request with an unknown key"),
+            }
+            drop(stream);
+            Client::Done
+        }
+        Some(Login::Console(client, _)) => {
+            serve_console(pooler, *client, origin).await;
+            Client::Done
+        }
+        Some(Login::Session(client, database)) => {
+            begin_session(pooler, worker, *client, &database, origin).await
+        }
+    }
+}
+
+fn origin(stream: &Stream) -> std::io::Result<Origin> {
+    Ok(match (stream.peer()?, stream.local_addr()?) {
+        (Peer::Tcp(peer), Some(local)) => Origin::Tcp { peer, local },
+        _ => Origin::Unix,
+    })
+}
+
+async fn authenticate(pooler: &Arc<Pooler>, stream: Stream) -> Option<Login> {
+    let config = pooler.config();
+    let security = pooler.security();
+    let asker = Asker(Arc::clone(pooler));
+    let peer = stream.peer().ok()?;
+    let context = LoginContext {
+        peer,
+        config: &config,
+        hba: security.hba.as_ref(),
+        ident: &security.ident,
+        acceptor: security.acceptor.as_ref(),
+        mock_key: pooler.mock_key,
+        max_iterations: MAX_ITERATIONS.max(config.process.scram_iterations),
+        derivations: &pooler.derivations,
+        answers: &pooler.answers,
+        secret_source: Some(&asker),
+        own_uid: pooler.own_uid,
+    };
+    match login(stream, &context).await {
+        Ok(login) => Some(login),
+        Err(error) => {
+            if config.process.log_pooler_errors {
+                tracing::info!(?peer, reason = describe(&error), "login failed");
+            }
+            None
+        }
+    }
+}
+
+async fn serve_console(pooler: &Pooler, client: LoggedIn, origin: Origin) {
+    let Some(role) = pooler.console.role(&client.user) else {
+        return;
+    };
+    let application_name = client
+        .settings
+        .value(b"application_name")
+        .unwrap_or_default();
+    let context = ConsoleContext {
+        console: Arc::clone(&pooler.console),
+        login: ConsoleLogin {
+            user: client.user.as_str().into(),
+            role,
+            origin,
+            tls: tls(&client.stream),
+            application_name: printable(application_name),
+        },
+    };
+    if let Err(error) = admin::serve(client.stream, client.owed, client.received, context).await {
+        tracing::debug!(%error, "console connection broke");
+    }
+}
+
+fn tls(stream: &Stream) -> Box<str> {
+    stream
+        .tls()
+        .map_or_else(Box::default, |tls| tls.to_string().into())
+}
+
+fn printable(bytes: &[u8]) -> Box<str> {
+    match str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => bytes.escape_ascii().to_string().into(),
+    }
+}
+
+async fn begin_session(
     pooler: &Arc<Pooler>,
     worker: &Rc<Worker>,
-    stream: crate::net::Stream,
-) -> Option<Relay> {
-    let mut framed = Framed::new(stream);
-    loop {
-        let packet = framed.read_startup(10_000).await.ok()?;
-        match StartupPacket::read(&packet).ok()? {
-            StartupPacket::SslRequest | StartupPacket::GssEncRequest => {
-                framed.write(b"N").await.ok()?;
-            }
-            StartupPacket::CancelRequest { process_id, secret } => {
-                pooler
-                    .clients
-                    .by_cancel_key(process_id, secret)?
-                    .signal(Signal::Cancel);
-                return None;
-            }
-            StartupPacket::Startup { parameters, .. } => {
-                let value =
-                    |name: &[u8]| parameters.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
-                let user = str::from_utf8(value(b"user")?).ok()?;
-                let database =
-                    str::from_utf8(value(b"database").unwrap_or(user.as_bytes())).ok()?;
-                let startup: Settings = parameters
-                    .iter()
-                    .filter(|(n, _)| ![&b"user"[..], b"database"].contains(n))
-                    .copied()
-                    .collect();
-                let config = pooler.config();
-                let database = config.database(database)?;
-                let pool = pooler.pool(&database, user, &Credentials::None);
-                let told =
-                    match welcome::parameters(&pool, worker, &startup, &pooler.interners.settings)
-                        .await
-                    {
-                        Ok(told) => told,
-                        Err(failure) => {
-                            framed.write(&failure.farewell()).await.ok()?;
-                            return None;
-                        }
-                    };
-                let (record, key) = pooler.clients.enter(NewClient {
-                    pool: Arc::clone(&pool),
-                    origin: Origin::Unix,
-                    tls: "".into(),
-                    application_name: "".into(),
-                    connected_at_unix: unix_now(),
-                });
-                let mut out = Vec::new();
-                encode::authentication(&mut out, Authentication::Ok);
-                let secret = &key.secret[..SHORT_SECRET];
-                welcome::greet(&mut out, &told, &startup, (key.process_id, secret));
-                framed.write(&out).await.ok()?;
-                let settings = pool.settings();
-                let session = Session::new(
-                    record.id,
-                    Relay::mode(&settings),
-                    Arc::clone(&pooler.interners),
-                    pooler.interners.settings.intern(startup),
-                );
-                let (stream, received) = framed.into_parts();
-                let _ = Failure::io;
-                return Some(Relay::new(
-                    Rc::clone(worker),
-                    record,
-                    stream,
-                    session,
-                    received.into(),
-                    0x3fff_ffff,
-                ));
-            }
+    mut client: LoggedIn,
+    database: &Database,
+    origin: Origin,
+) -> Client {
+    let config = pooler.config();
+    let pool = pooler.pool(database, &client.user, &client.credentials);
+    if let Err(failure) = admit(pooler, &config, &pool) {
+        refuse(client, &failure).await;
+        return Client::Done;
+    }
+    if let Some(replication) = client.replication {
+        tunnel::serve(client, replication, &pool.login()).await;
+        return Client::Done;
+    }
+    let ignored = &pool.settings().ignore_startup_parameters;
+    for name in ignored {
+        client.settings = client
+            .settings
+            .without(name.to_ascii_lowercase().as_bytes());
+    }
+    let interner = &pooler.interners.settings;
+    let told = match welcome::parameters(&pool, worker, &client.settings, interner).await {
+        Ok(told) => told,
+        Err(failure) => {
+            refuse(client, &failure).await;
+            return Client::Done;
         }
+    };
+    let application_name = client
+        .settings
+        .value(b"application_name")
+        .unwrap_or_default();
+    let (record, key) = pooler.clients.enter(NewClient {
+        pool: Arc::clone(&pool),
+        origin,
+        tls: tls(&client.stream),
+        application_name: printable(application_name),
+        connected_at_unix: unix_now(),
+    });
+    let entry = Entry {
+        pooler: Arc::clone(pooler),
+        record: Arc::clone(&record),
+        key,
+    };
+    if config.process.log_connections {
+        tracing::info!(client = record.id, pool = %pool.name, ?origin, "client logged in");
+    }
+    let is_short = client.version < ProtocolVersion::V3_2;
+    let secret = if is_short {
+        &key.secret[..SHORT_SECRET]
+    } else {
+        &key.secret[..]
+    };
+    let mut greeting = client.owed;
+    welcome::greet(
+        &mut greeting,
+        &told,
+        &client.settings,
+        (key.process_id, secret),
+    );
+    let session = Session::new(
+        record.id,
+        Relay::mode(&pool.settings()),
+        Arc::clone(&pooler.interners),
+        interner.intern(client.settings),
+    );
+    if *pooler.lifecycle.borrow() == Lifecycle::Draining {
+        record.signal(Signal::Drain);
+    }
+    let max_packet_size = u32::try_from(config.process.max_packet_size).unwrap_or(u32::MAX);
+    let mut relay = Relay::new(
+        Rc::clone(worker),
+        record,
+        client.stream,
+        session,
+        max_packet_size,
+    );
+    relay.begin(client.received.into(), greeting);
+    Client::Relayed(Box::new(relay), entry)
+}
+
+/// Whether there is room for one more client.
+fn admit(pooler: &Pooler, config: &Config, pool: &Arc<Pool>) -> Result<(), Failure> {
+    let clients = pooler.clients.len();
+    if clients >= config.process.max_client_conn {
+        return Err(Failure::too_many(
+            "max_client_conn",
+            config.process.max_client_conn,
+        ));
+    }
+    let settings = pool.settings();
+    let count = |same: &dyn Fn(&ClientRecord) -> bool| {
+        pooler
+            .clients
+            .all()
+            .iter()
+            .filter(|client| same(client))
+            .count()
+    };
+    if let Some(most) = settings.max_db_client_connections
+        && count(&|client| client.pool.name.database == pool.name.database) >= most
+    {
+        return Err(Failure::too_many("max_db_client_connections", most));
+    }
+    if let Some(most) = settings.max_user_client_connections
+        && count(&|client| client.pool.name.user == pool.name.user) >= most
+    {
+        return Err(Failure::too_many("max_user_client_connections", most));
+    }
+    if *pooler.lifecycle.borrow() != Lifecycle::Serving {
+        return Err(Failure::new(Cause::Shutdown));
+    }
+    Ok(())
+}
+
+/// Sends a client away that has proved who it is.
+async fn refuse(client: LoggedIn, failure: &Failure) {
+    let mut out = client.owed;
+    out.extend_from_slice(&failure.farewell());
+    tracing::info!(
+        user = client.user,
+        database = client.database,
+        reason = %failure,
+        "client refused after its login"
+    );
+    let mut framed = crate::net::Framed::new(client.stream);
+    if framed.write(&out).await.is_ok() && framed.shutdown().await.is_err() {
+        tracing::debug!("client was gone before it was refused");
     }
 }

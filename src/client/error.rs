@@ -135,6 +135,17 @@ impl Failure {
         }
     }
 
+    /// There are as many clients as `setting` allows.
+    pub fn too_many(setting: &'static str, limit: usize) -> Self {
+        Self {
+            severity: Severity::Fatal,
+            sqlstate: SqlState::TOO_MANY_CONNECTIONS,
+            message: format!("no more connections allowed ({setting})").into(),
+            detail: format!("{setting} is {limit}."),
+            hint: "",
+        }
+    }
+
     /// The client has broken the protocol.
     pub fn violation(violation: &Violation) -> Self {
         let (sqlstate, hint) = match violation {
@@ -322,6 +333,12 @@ impl Failure {
             "{}",
             self.message
         );
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.message, self.sqlstate)
     }
 }
 

@@ -5,4 +5,5 @@ pub mod buffers;
 pub mod error;
 pub mod login;
 pub mod relay;
+pub mod tunnel;
 pub mod welcome;

@@ -99,13 +99,12 @@ struct Limit {
 }
 
 impl Relay {
-    /// A client that has just logged in. `received` is what it has sent since.
+    /// A client that has just logged in.
     pub fn new(
         worker: Rc<Worker>,
         record: Arc<ClientRecord>,
         stream: Stream,
         session: Session,
-        received: Vec<u8>,
         max_packet_size: u32,
     ) -> Self {
         let settings = record.pool.settings();
@@ -115,7 +114,7 @@ impl Relay {
             settings,
             stream,
             session,
-            received,
+            received: Vec::new(),
             unsent: Vec::new(),
             server: None,
             ticket: None,
@@ -126,21 +125,30 @@ impl Relay {
         }
     }
 
+    /// What the client is still owed from its login, and what it has sent since.
+    pub fn begin(&mut self, received: Vec<u8>, greeting: Vec<u8>) {
+        self.received = received;
+        self.unsent = greeting;
+    }
+
     /// Serves the client to its end.
     ///
     /// # Cancel safety
     /// Dropping the future closes the client's connection and that of its server.
-    pub async fn run(mut self) -> Ended {
-        let ended = (&mut self).await;
-        self.finish(&ended);
-        let farewell = match &ended {
-            Ended::Failed(failure) => failure.farewell(),
-            Ended::Terminated | Ended::Lost(_) | Ended::Cut(_) => Vec::new(),
-        };
-        if let Ended::Failed(_) | Ended::Terminated = ended {
-            self.say_goodbye(&farewell).await;
-        }
+    pub async fn run(mut self: Box<Self>) -> Ended {
+        let ended = (&mut *self).await;
+        // Boxed: the time limit alone would be a tenth of an idle client.
+        Box::pin(self.end(&ended)).await;
         ended
+    }
+
+    async fn end(&mut self, ended: &Ended) {
+        self.finish(ended);
+        match ended {
+            Ended::Failed(failure) => self.say_goodbye(&failure.farewell()).await,
+            Ended::Terminated => self.say_goodbye(&[]).await,
+            Ended::Lost(_) | Ended::Cut(_) => {}
+        }
     }
 
     /// Sends what the client is still owed, as far as it takes it within a moment.
@@ -201,12 +209,20 @@ impl Relay {
             }
             progress |= self.pump_queue(cx)?;
             progress |= self.pump_client(cx)?;
-            if self.drain && self.phase == Phase::Idle && self.unsent.is_empty() {
+            if self.drain && self.unsent.is_empty() && self.is_between_transactions() {
                 return Err(Ended::Failed(Failure::new(Cause::Shutdown)));
             }
             if !progress {
                 return Ok(());
             }
+        }
+    }
+
+    fn is_between_transactions(&self) -> bool {
+        match (self.phase, &self.server) {
+            (Phase::Waiting { .. }, _) => false,
+            (_, Some(server)) => !self.session.is_busy(&server.state),
+            (_, None) => true,
         }
     }
 
