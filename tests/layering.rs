@@ -31,7 +31,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "admin",
-        &["pool", "route", "net", "protocol", "config", "stats"],
+        &[
+            "pool", "server", "route", "net", "protocol", "config", "stats",
+        ],
     ),
 ];
 

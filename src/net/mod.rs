@@ -33,7 +33,7 @@ pub use listener::{
     Accepted, BindError, Bound, ListenAddress, ListenOptions, Listener, bind_tcp, bind_unix,
 };
 pub use options::{Keepalive, TcpOptions};
-pub use resolve::Resolver;
+pub use resolve::{KnownHost, Resolver};
 pub use socket_file::{SocketFileError, UnixOptions};
 pub use stream::{Peer, Portable, Stream};
 pub use tls::{

@@ -20,6 +20,17 @@ pub struct Resolver {
     hosts: Mutex<HashMap<Box<str>, Arc<Host>>>,
 }
 
+/// A name that has been looked up.
+#[derive(Clone, Debug)]
+pub struct KnownHost {
+    /// The name.
+    pub name: Box<str>,
+    /// What it was last found to be; empty if it never was.
+    pub addresses: Arc<[IpAddr]>,
+    /// How long that will be used without asking again.
+    pub fresh_for: Duration,
+}
+
 /// How long an answer is used, and how long a failure.
 #[derive(Clone, Copy, Debug)]
 struct Ttl {
@@ -77,6 +88,23 @@ impl Resolver {
             Ok(found.map(|address| address.ip()).collect())
         })
         .await
+    }
+
+    /// Every name that has been looked up, sorted.
+    pub fn known(&self) -> Vec<KnownHost> {
+        let now = Instant::now();
+        let known = |(name, host): (&Box<str>, &Arc<Host>)| {
+            let answer = lock(&host.answer);
+            let until = answer.fresh_until.unwrap_or(now);
+            KnownHost {
+                name: name.clone(),
+                addresses: answer.addresses.clone().unwrap_or_default(),
+                fresh_for: until.saturating_duration_since(now),
+            }
+        };
+        let mut hosts: Vec<_> = lock(&self.hosts).iter().map(known).collect();
+        hosts.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        hosts
     }
 
     async fn resolve_by(

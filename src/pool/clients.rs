@@ -21,6 +21,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use super::Pool;
+use crate::session::{PinReason, Pins};
 
 /// Something that a client's task is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,12 @@ impl ClientRecord {
     /// What it is doing.
     pub fn state(&self) -> ClientState {
         ClientState::ALL[usize::from(self.state.load(Ordering::Relaxed))]
+    }
+
+    /// Why it keeps its server beyond the transaction, with the names of `SHOW PINS`.
+    pub fn pin_reasons(&self) -> impl Iterator<Item = &'static str> {
+        let pins = Pins::from_bits(self.pins.load(Ordering::Relaxed));
+        pins.iter().map(PinReason::as_str)
     }
 
     /// Says what it is doing.
@@ -250,10 +257,15 @@ impl Clients {
         self.lock().values().map(Arc::clone).collect()
     }
 
+    /// A number that no client of the process has had, or will have.
+    pub fn new_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Enters a client and gives it its cancel key.
     pub fn enter(&self, client: NewClient) -> (Arc<ClientRecord>, ClientKey) {
         let record = Arc::new(ClientRecord {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
+            id: self.new_id(),
             pool: client.pool,
             origin: client.origin,
             tls: client.tls,

@@ -296,7 +296,7 @@ impl Pool {
     pub fn reconfigure(&self, settings: Arc<PoolSettings>, login: Arc<ServerLogin>) {
         let mut inner = self.lock();
         if !inner.login.is_same(&login) {
-            inner.generation += 1;
+            inner.supersede();
             inner.back_off = None;
             inner.proved.clear();
             inner.login = login;
@@ -632,7 +632,7 @@ impl Pool {
 
     /// RECONNECT: every connection is replaced when it is next given back.
     pub fn reconnect(self: &Arc<Self>) {
-        self.lock().generation += 1;
+        self.lock().supersede();
         self.close_idle(|_| true);
     }
 
@@ -696,6 +696,12 @@ impl Pool {
             close
         });
         self.kick();
+    }
+
+    /// Whether it has no connection and could not make one lately.
+    pub fn is_stuck(&self) -> bool {
+        let inner = self.lock();
+        inner.total == 0 && inner.back_off.is_some()
     }
 
     /// Whether it has no connection and nobody waits.
@@ -801,6 +807,14 @@ impl Inner {
         settings
             .server_lifetime
             .saturating_sub(jitter.mul_f64(spread))
+    }
+
+    /// All present connections are to be replaced when they are next given back.
+    fn supersede(&mut self) {
+        self.generation += 1;
+        for record in self.records.values() {
+            record.need_close();
+        }
     }
 
     /// How many connections should be in the making.

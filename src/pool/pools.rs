@@ -1,7 +1,7 @@
 //! All pools of the process, and the limits that some of them share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -24,6 +24,8 @@ struct Directory {
     database_limits: HashMap<Box<str>, Arc<Limit>>,
     user_limits: HashMap<Box<str>, Arc<Limit>>,
     paused: Paused,
+    /// Databases that DISABLE has closed to new clients.
+    disabled: BTreeSet<Box<str>>,
     /// What pools have done that are no longer there, by database.
     retired: HashMap<Box<str>, Totals>,
 }
@@ -135,15 +137,49 @@ impl Pools {
         self.of(database).iter().for_each(Pool::pause);
     }
 
-    /// RESUME of one database, or of all.
-    pub fn resume(&self, database: Option<&str>) {
+    /// RESUME of one database, or of all that is held; answers whether anything was.
+    pub fn resume(&self, database: Option<&str>) -> bool {
+        self.unpause(|paused| match database {
+            None => {
+                let held = paused.all || !paused.databases.is_empty();
+                *paused = Paused::default();
+                held
+            }
+            Some(name) => paused.remove(name),
+        })
+    }
+
+    /// Takes back one PAUSE and leaves the others.
+    pub fn undo_pause(&self, database: Option<&str>) {
+        self.unpause(|paused| match database {
+            None => std::mem::take(&mut paused.all),
+            Some(name) => paused.remove(name),
+        });
+    }
+
+    fn unpause(&self, change: impl FnOnce(&mut Paused) -> bool) -> bool {
         let mut directory = self.lock();
-        match database {
-            None => directory.paused = Paused::default(),
-            Some(name) => directory.paused.databases.retain(|d| **d != *name),
-        }
+        let changed = change(&mut directory.paused);
+        let free = |pool: &&Arc<Pool>| !directory.is_paused(&pool.name.database);
+        let free: Vec<_> = directory.pools.values().filter(free).cloned().collect();
         drop(directory);
-        self.of(database).iter().for_each(Pool::resume);
+        free.iter().for_each(Pool::resume);
+        changed
+    }
+
+    /// DISABLE and ENABLE: whether new clients of a database are let in.
+    pub fn set_disabled(&self, database: &str, disabled: bool) {
+        let mut directory = self.lock();
+        if disabled {
+            directory.disabled.insert(database.into());
+        } else {
+            directory.disabled.remove(database);
+        }
+    }
+
+    /// Whether DISABLE keeps new clients from a database.
+    pub fn is_disabled(&self, database: &str) -> bool {
+        self.lock().disabled.contains(database)
     }
 
     /// Whether PAUSE holds a database, or (`None`) all of them.
@@ -209,5 +245,13 @@ impl Pools {
 impl Directory {
     fn is_paused(&self, database: &str) -> bool {
         self.paused.all || self.paused.databases.iter().any(|name| **name == *database)
+    }
+}
+
+impl Paused {
+    fn remove(&mut self, database: &str) -> bool {
+        let before = self.databases.len();
+        self.databases.retain(|name| **name != *database);
+        self.databases.len() < before
     }
 }

@@ -216,6 +216,11 @@ pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
     });
 }
 
+/// PortalSuspended.
+pub fn portal_suspended(out: &mut Vec<u8>) {
+    message(out, BackendTag::PortalSuspended.byte(), |_| {});
+}
+
 /// EmptyQueryResponse.
 pub fn empty_query_response(out: &mut Vec<u8>) {
     message(out, BackendTag::EmptyQueryResponse.byte(), |_| {});
@@ -241,7 +246,7 @@ pub fn parameter_description(out: &mut Vec<u8>, types: &[u32]) {
     });
 }
 
-/// A column of a result that we originate: always text format, never of a table.
+/// A column of a result that we originate, never of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column<'a> {
     /// The column's name.
@@ -250,6 +255,8 @@ pub struct Column<'a> {
     pub type_oid: u32,
     /// The type's size in bytes; negative when it varies.
     pub type_size: i16,
+    /// Whether its values are sent in binary; else as text.
+    pub binary: bool,
 }
 
 /// RowDescription.
@@ -263,7 +270,7 @@ pub fn row_description(out: &mut Vec<u8>, columns: &[Column<'_>]) {
             out.extend_from_slice(&column.type_oid.to_be_bytes());
             out.extend_from_slice(&column.type_size.to_be_bytes());
             out.extend_from_slice(&(-1i32).to_be_bytes()); // type modifier
-            out.extend_from_slice(&0u16.to_be_bytes()); // text format
+            out.extend_from_slice(&u16::from(column.binary).to_be_bytes()); // format
         }
     });
 }

@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker, ready},
 };
@@ -74,12 +74,23 @@ pub struct ServerRecord {
     pub used_at: AtomicU64,
     /// Prepared statements that it has.
     pub prepared_statements: AtomicUsize,
+    close_needed: AtomicBool,
 }
 
 impl ServerRecord {
     /// What it is doing.
     pub fn state(&self) -> ServerState {
         ServerState::ALL[usize::from(self.state.load(Ordering::Relaxed))]
+    }
+
+    /// Whether it will be closed when it is next given back.
+    pub fn is_close_needed(&self) -> bool {
+        self.close_needed.load(Ordering::Relaxed)
+    }
+
+    /// Says that it will be closed when it is next given back.
+    pub fn need_close(&self) {
+        self.close_needed.store(true, Ordering::Relaxed);
     }
 
     /// Says what it is doing.
@@ -145,6 +156,7 @@ impl ServerRecord {
             client: AtomicU64::new(0),
             used_at: AtomicU64::new(0),
             prepared_statements: AtomicUsize::new(0),
+            close_needed: AtomicBool::new(false),
         }
     }
 }

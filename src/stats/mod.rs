@@ -3,6 +3,8 @@
 //! A counter is one relaxed atomic that is only added to. Averages and rates are made by whoever
 //! shows them, from two snapshots.
 
+pub mod averages;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
