@@ -70,7 +70,7 @@ pub enum Channel {
     },
     /// No TLS, and whoever configured it knows: a Unix socket, or TLS switched off. Cleartext is allowed.
     Open,
-    /// No TLS although it was wanted (sslmode `allow`, `prefer`): anyone on the way may have refused it in the server's name, so a
+    /// No TLS although it was preferred (sslmode `prefer`): anyone on the way may have refused it in the server's name, so a
     /// cleartext password is not sent.
     Downgraded,
 }

@@ -205,7 +205,7 @@ impl LoginFailure {
 }
 
 impl LoginError {
-    /// Everything that is known, for the log.
+    /// Everything that is known, for the log, in one line whatever names the client made up.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut source: Option<&dyn std::error::Error> = Some(&self.failure);
@@ -226,6 +226,6 @@ impl LoginError {
             }
             _ => {}
         }
-        text
+        text.replace(char::is_control, "?")
     }
 }

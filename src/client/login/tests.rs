@@ -655,6 +655,11 @@ async fn users_in_no_file_are_asked_for_once() {
 #[tokio::test]
 async fn errors_for_the_log_say_more_than_those_for_the_client() {
     let surroundings = Surroundings::new("auth_type = \"plain\"");
+    let forged = startup(&[("user", "x\nINFO all is well"), ("database", "app")]);
+    let error = said(&surroundings, &[&forged[..], b"p\0\0\0\x06y\0"].concat())
+        .await
+        .0;
+    assert!(!error.unwrap_err().chain().contains('\n'));
     let hello = startup(&[("user", "carol"), ("database", "app")]);
     let sent = [&hello[..], b"p\0\0\0\x0bpencil\0"].concat();
     let (outcome, answer) = said(&surroundings, &sent).await;
