@@ -71,43 +71,43 @@ pub async fn accept(pooler: Arc<Pooler>, workers: Rc<Workers>, listener: Listene
     }
 }
 
-/// What a login turned out to be.
-enum Client {
-    Relayed(Box<Relay>, Entry),
-    /// Everything has been done.
-    Done,
-}
-
-/// A client's place in the registry, given up when it is dropped.
-struct Entry {
+/// A client that has logged in, and its place in the registry.
+pub struct Client {
+    relay: Relay,
     pooler: Arc<Pooler>,
     record: Arc<ClientRecord>,
     key: ClientKey,
+    _counted: Counted,
 }
 
-impl Drop for Entry {
+impl Drop for Client {
     fn drop(&mut self) {
         self.pooler.clients.leave(&self.key);
     }
 }
 
-/// Serves one client to its end.
-pub async fn client(pooler: Arc<Pooler>, worker: Rc<Worker>, accepted: Accepted) {
-    let peer = accepted.peer;
-    let stream = match accepted.connection.into_stream() {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::error!(?peer, %error, "cannot serve client");
-            return;
+/// Serves one connection to its end.
+///
+/// The future is as small as it can be: what a login needs is boxed and gone when it is over, what a
+/// session needs is one box.
+pub fn connection(
+    pooler: Arc<Pooler>,
+    worker: Rc<Worker>,
+    accepted: Accepted,
+    counted: Counted,
+) -> impl Future<Output = ()> {
+    let login = Box::pin(log_in(pooler, worker, accepted, counted));
+    async {
+        if let Some(mut client) = login.await {
+            let ended = (&mut client.relay).await;
+            Box::pin(finish(client, ended)).await;
         }
-    };
-    // Boxed, so that a client that has logged in does not keep the room for it.
-    let outcome = Box::pin(log_in(&pooler, &worker, stream)).await;
-    let Client::Relayed(relay, entry) = outcome else {
-        return;
-    };
-    let ended = relay.run().await;
-    log_end(&pooler, &entry.record, &ended);
+    }
+}
+
+async fn finish(mut client: Box<Client>, ended: Ended) {
+    client.relay.end(&ended).await;
+    log_end(&client.pooler, &client.record, &ended);
 }
 
 fn log_end(pooler: &Pooler, client: &ClientRecord, ended: &Ended) {
@@ -127,33 +127,46 @@ fn log_end(pooler: &Pooler, client: &ClientRecord, ended: &Ended) {
     }
 }
 
-async fn log_in(pooler: &Arc<Pooler>, worker: &Rc<Worker>, stream: Stream) -> Client {
-    let counted = Counted::new(&pooler.logging_in);
-    let Ok(origin) = origin(&stream) else {
-        return Client::Done;
+async fn log_in(
+    pooler: Arc<Pooler>,
+    worker: Rc<Worker>,
+    accepted: Accepted,
+    counted: Counted,
+) -> Option<Box<Client>> {
+    let peer = accepted.peer;
+    let opened = accepted.connection.into_stream().and_then(|stream| {
+        let origin = origin(&stream)?;
+        Ok((stream, origin))
+    });
+    let (stream, origin) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!(?peer, %error, "cannot serve client");
+            return None;
+        }
     };
-    let outcome = authenticate(pooler, stream).await;
-    drop(counted);
-    match outcome {
-        None => Client::Done,
-        Some(Login::Cancel {
+    let logging_in = Counted::new(&pooler.logging_in);
+    let outcome = authenticate(&pooler, stream).await;
+    drop(logging_in);
+    match outcome? {
+        Login::Cancel {
             stream,
             process_id,
             secret,
-        }) => {
+        } => {
             match pooler.clients.by_cancel_key(process_id, &secret) {
                 Some(client) => client.signal(Signal::Cancel),
                 None => tracing::debug!("cancel request with an unknown key"),
             }
             drop(stream);
-            Client::Done
+            None
         }
-        Some(Login::Console(client, _)) => {
-            serve_console(pooler, *client, origin).await;
-            Client::Done
+        Login::Console(client, _) => {
+            serve_console(&pooler, *client, origin).await;
+            None
         }
-        Some(Login::Session(client, database)) => {
-            begin_session(pooler, worker, *client, &database, origin).await
+        Login::Session(client, database) => {
+            begin_session(pooler, worker, *client, &database, (origin, counted)).await
         }
     }
 }
@@ -231,21 +244,21 @@ fn printable(bytes: &[u8]) -> Box<str> {
 }
 
 async fn begin_session(
-    pooler: &Arc<Pooler>,
-    worker: &Rc<Worker>,
+    pooler: Arc<Pooler>,
+    worker: Rc<Worker>,
     mut client: LoggedIn,
     database: &Database,
-    origin: Origin,
-) -> Client {
+    (origin, counted): (Origin, Counted),
+) -> Option<Box<Client>> {
     let config = pooler.config();
     let pool = pooler.pool(database, &client.user, &client.credentials);
-    if let Err(failure) = admit(pooler, &config, &pool) {
+    if let Err(failure) = admit(&pooler, &config, &pool) {
         refuse(client, &failure).await;
-        return Client::Done;
+        return None;
     }
     if let Some(replication) = client.replication {
         tunnel::serve(client, replication, &pool.login()).await;
-        return Client::Done;
+        return None;
     }
     let ignored = &pool.settings().ignore_startup_parameters;
     for name in ignored {
@@ -254,11 +267,11 @@ async fn begin_session(
             .without(name.to_ascii_lowercase().as_bytes());
     }
     let interner = &pooler.interners.settings;
-    let told = match welcome::parameters(&pool, worker, &client.settings, interner).await {
+    let told = match welcome::parameters(&pool, &worker, &client.settings, interner).await {
         Ok(told) => told,
         Err(failure) => {
             refuse(client, &failure).await;
-            return Client::Done;
+            return None;
         }
     };
     let application_name = client
@@ -272,11 +285,6 @@ async fn begin_session(
         application_name: printable(application_name),
         connected_at_unix: unix_now(),
     });
-    let entry = Entry {
-        pooler: Arc::clone(pooler),
-        record: Arc::clone(&record),
-        key,
-    };
     if config.process.log_connections {
         tracing::info!(client = record.id, pool = %pool.name, ?origin, "client logged in");
     }
@@ -303,15 +311,17 @@ async fn begin_session(
         record.signal(Signal::Drain);
     }
     let max_packet_size = u32::try_from(config.process.max_packet_size).unwrap_or(u32::MAX);
-    let mut relay = Relay::new(
-        Rc::clone(worker),
+    let own = Arc::clone(&record);
+    let mut relay = Relay::new(worker, own, client.stream, session, max_packet_size);
+    // A copy of what is there, usually nothing: the login's buffer is larger.
+    relay.begin(client.received.to_vec(), greeting);
+    Some(Box::new(Client {
+        relay,
+        pooler,
         record,
-        client.stream,
-        session,
-        max_packet_size,
-    );
-    relay.begin(client.received.into(), greeting);
-    Client::Relayed(Box::new(relay), entry)
+        key,
+        _counted: counted,
+    }))
 }
 
 /// Whether there is room for one more client.

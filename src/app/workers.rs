@@ -103,11 +103,9 @@ impl Workers {
             }
             _ => {
                 let counted = Counted::new(&self.own_clients);
-                let client = serve::client(Arc::clone(pooler), Rc::clone(&self.own), accepted);
-                pooler.tasks.spawn_local(async move {
-                    client.await;
-                    drop(counted);
-                });
+                let worker = Rc::clone(&self.own);
+                let serving = serve::connection(Arc::clone(pooler), worker, accepted, counted);
+                pooler.tasks.spawn_local(serving);
             }
         }
     }
@@ -128,12 +126,9 @@ impl Desk {
                     let worker = worker(&pooler);
                     while let Some(connection) = accepted.recv().await {
                         let counted = Counted::new(&count);
-                        let client =
-                            serve::client(Arc::clone(&pooler), Rc::clone(&worker), connection);
-                        pooler.tasks.spawn_local(async move {
-                            client.await;
-                            drop(counted);
-                        });
+                        let (own, worker) = (Arc::clone(&pooler), Rc::clone(&worker));
+                        let serving = serve::connection(own, worker, connection, counted);
+                        pooler.tasks.spawn_local(serving);
                     }
                 });
             })

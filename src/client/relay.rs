@@ -55,9 +55,15 @@ pub enum Ended {
     /// It is gone without a goodbye.
     Lost(Option<io::Error>),
     /// We ended it, and it is owed an error for that.
-    Failed(Failure),
+    Failed(Box<Failure>),
     /// We ended it, and cannot tell it, because it is in the middle of a message.
-    Cut(Failure),
+    Cut(Box<Failure>),
+}
+
+impl Ended {
+    fn failed(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
 }
 
 /// A client and, while it has one, its server.
@@ -131,18 +137,11 @@ impl Relay {
         self.unsent = greeting;
     }
 
-    /// Serves the client to its end.
+    /// Gives back what the client leaves behind and sends what it is still owed.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the client's connection and that of its server.
-    pub async fn run(mut self: Box<Self>) -> Ended {
-        let ended = (&mut *self).await;
-        // Boxed: the time limit alone would be a tenth of an idle client.
-        Box::pin(self.end(&ended)).await;
-        ended
-    }
-
-    async fn end(&mut self, ended: &Ended) {
+    /// Dropping the future closes the client's connection.
+    pub async fn end(&mut self, ended: &Ended) {
         self.finish(ended);
         match ended {
             Ended::Failed(failure) => self.say_goodbye(&failure.farewell()).await,
@@ -170,7 +169,7 @@ impl Relay {
         let Some(server) = self.server.take() else {
             return;
         };
-        self.account(&server);
+        self.account(&server, Instant::now());
         let pool = &self.record.pool;
         let unusable = self.session.is_mid_message();
         if unusable {
@@ -210,7 +209,7 @@ impl Relay {
             progress |= self.pump_queue(cx)?;
             progress |= self.pump_client(cx)?;
             if self.drain && self.unsent.is_empty() && self.is_between_transactions() {
-                return Err(Ended::Failed(Failure::new(Cause::Shutdown)));
+                return Err(Ended::failed(Failure::new(Cause::Shutdown)));
             }
             if !progress {
                 return Ok(());
@@ -294,12 +293,15 @@ impl Relay {
                     }
                     Plan::NeedServer(done) => {
                         data = &data[done..];
-                        let Some(server) = self.record.pool.try_checkout(self.worker.id) else {
+                        // A clock call is shared by everything that needs the time.
+                        let now = Instant::now();
+                        let pool = &self.record.pool;
+                        let Some(server) = pool.try_checkout(self.worker.id, now) else {
                             self.keep(data);
                             self.enter_queue(cx);
                             return Ok(());
                         };
-                        self.attach(server, Instant::now())?;
+                        self.attach(server, now, now)?;
                     }
                 }
             }
@@ -321,7 +323,7 @@ impl Relay {
         let plan = self
             .session
             .plan(data, self.max_packet_size, &mut answers)
-            .map_err(|violation| Ended::Failed(Failure::violation(&violation)))?;
+            .map_err(|violation| Ended::failed(Failure::violation(&violation)))?;
         self.send_to_client(cx, &answers)?;
         Ok(plan)
     }
@@ -351,7 +353,7 @@ impl Relay {
             &mut answers,
         );
         let sent = server.send(cx, out.finish());
-        let taken = taken.map_err(|violation| Ended::Failed(Failure::violation(&violation)))?;
+        let taken = taken.map_err(|violation| Ended::failed(Failure::violation(&violation)))?;
         if let Err(error) = sent {
             self.on_server_lost(cx, &Failure::server_lost(&self.record, Some(&error)))?;
             return Ok(&data[taken.consumed..]);
@@ -396,7 +398,7 @@ impl Relay {
         match Pool::poll_wait(ticket, cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(server)) => {
-                self.attach(server, since)?;
+                self.attach(server, since, Instant::now())?;
                 self.take_received(cx)?;
                 Ok(true)
             }
@@ -418,20 +420,19 @@ impl Relay {
         let done = self
             .session
             .refuse(&kept, self.max_packet_size, &failure.report(), &mut answers)
-            .map_err(|violation| Ended::Failed(Failure::violation(&violation)))?;
+            .map_err(|violation| Ended::failed(Failure::violation(&violation)))?;
         self.send_to_client(cx, &answers)?;
         self.take(cx, &kept[done..])
     }
 
     // ── The server's side ────────────────────────────────────────────────────────────────────
 
-    fn attach(&mut self, server: Box<Server>, since: Instant) -> Result<(), Ended> {
+    fn attach(&mut self, server: Box<Server>, since: Instant, now: Instant) -> Result<(), Ended> {
         let moved = server.move_to(self.worker.id);
         let mut server = moved.map_err(|error| {
             let failure = Failure::server_lost(&self.record, Some(&error));
-            Ended::Failed(failure)
+            Ended::failed(failure)
         })?;
-        let now = Instant::now();
         let stats = &self.record.pool.stats;
         stats.server_assignment_count.add(1);
         stats.wait_time.add_time(now.duration_since(since));
@@ -541,7 +542,7 @@ impl Relay {
             && server.state.status != TransactionStatus::Idle
             && server.state.pipeline.is_empty();
         if is_in_block {
-            return Err(Ended::Failed(Failure::new(
+            return Err(Ended::failed(Failure::new(
                 Cause::TransactionInStatementMode,
             )));
         }
@@ -558,23 +559,24 @@ impl Relay {
         let Some(server) = self.server.take() else {
             return;
         };
-        self.account(&server);
+        let now = Instant::now();
+        self.account(&server, now);
         self.phase = Phase::Idle;
         self.record.set_state(ClientState::Idle);
         self.record.server.store(0, Ordering::Relaxed);
-        self.record.pool.release(server);
+        self.record.pool.release_at(server, now);
         self.set_deadline();
     }
 
     /// Counts what was done on a server that is given back.
-    fn account(&mut self, server: &Server) {
+    fn account(&mut self, server: &Server, now: Instant) {
         let stats = &self.record.pool.stats;
         stats.xact_count.add(1);
         stats
             .query_count
             .add(u64::from(self.session.take_answered()));
         if let Phase::Attached { since, .. } = self.phase {
-            let held = since.elapsed();
+            let held = now.duration_since(since);
             stats.xact_time.add_time(held);
             stats.query_time.add_time(held);
         }
@@ -613,7 +615,7 @@ impl Relay {
         self.set_deadline();
         match damage {
             Damage::Statement => Ok(()),
-            Damage::Session if mid_message => Err(Ended::Cut(failure.clone())),
+            Damage::Session if mid_message => Err(Ended::Cut(Box::new(failure.clone()))),
             Damage::Session => Err(Ended::Terminated),
         }
     }
@@ -623,7 +625,7 @@ impl Relay {
     fn on_signals(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         let signals = self.record.take_signals();
         if signals.contains(Signal::Kill) {
-            return Err(Ended::Failed(Failure::new(Cause::Killed)));
+            return Err(Ended::failed(Failure::new(Cause::Killed)));
         }
         if signals.contains(Signal::Drain) {
             self.drain = true;
@@ -732,7 +734,7 @@ impl Relay {
                 self.leave_queue();
                 self.refuse(cx, &Failure::timeout(cause, after))
             }
-            _ => Err(Ended::Failed(Failure::timeout(cause, after))),
+            _ => Err(Ended::failed(Failure::timeout(cause, after))),
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::{future::poll_fn, sync::Arc};
 
+use tokio::time::Instant;
+
 use super::{error::Failure, relay::Worker};
 use crate::{
     pool::{Pool, Ticket},
@@ -42,7 +44,7 @@ pub async fn parameters(
 /// # Cancel safety
 /// May be dropped at any time: the place in the queue is given up.
 async fn checkout(pool: &Arc<Pool>, worker: &Worker) -> Result<Box<Server>, Failure> {
-    if let Some(server) = pool.try_checkout(worker.id) {
+    if let Some(server) = pool.try_checkout(worker.id, Instant::now()) {
         return Ok(server);
     }
     let mut place = Place {

@@ -312,12 +312,12 @@ impl Pool {
     }
 
     /// Takes an idle server, if nobody waits and there is one: for this worker's reactor first.
-    pub fn try_checkout(self: &Arc<Self>, worker: WorkerId) -> Option<Box<Server>> {
+    pub fn try_checkout(self: &Arc<Self>, worker: WorkerId, now: Instant) -> Option<Box<Server>> {
         let mut inner = self.lock();
         if inner.gate != Gate::Open || !inner.waiters.is_empty() {
             return None;
         }
-        inner.take_idle(self, Some(worker))
+        inner.take_idle(self, Some(worker), now)
     }
 
     /// Enters the queue. The outcome is asked for by [`Pool::poll_wait`].
@@ -373,7 +373,12 @@ impl Pool {
     }
 
     /// Takes back a server that is proved clean. A cancel request under way is waited for first.
-    pub fn release(self: &Arc<Self>, mut server: Box<Server>) {
+    pub fn release(self: &Arc<Self>, server: Box<Server>) {
+        self.release_at(server, Instant::now());
+    }
+
+    /// As [`Pool::release`], by who knows what time it is.
+    pub fn release_at(self: &Arc<Self>, mut server: Box<Server>, now: Instant) {
         if !server.fence.is_down() {
             server.record.set_state(ServerState::BeingCanceled);
             let pool = Arc::clone(self);
@@ -394,8 +399,6 @@ impl Pool {
         let mut inner = self.lock();
         let surplus = inner.total > inner.settings.pool_size + inner.settings.reserve_pool_size;
         let stale = server.generation != inner.generation || inner.gate == Gate::Closed;
-        // One clock call a transaction is shared by everything that needs the time.
-        let now = Instant::now();
         if surplus || stale || now >= server.expires_at || !server.is_clean() {
             inner.forget(&server);
             drop(inner);
@@ -484,8 +487,9 @@ impl Pool {
         if inner.gate != Gate::Open {
             return woken;
         }
+        let now = Instant::now();
         while !inner.waiters.is_empty() {
-            let Some(server) = inner.take_idle(self, None) else {
+            let Some(server) = inner.take_idle(self, None, now) else {
                 break;
             };
             match inner.hand_over(server) {
@@ -748,7 +752,12 @@ impl Pool {
 
 impl Inner {
     /// An idle server that nothing speaks against, preferably of `worker`'s reactor.
-    fn take_idle(&mut self, pool: &Arc<Pool>, worker: Option<WorkerId>) -> Option<Box<Server>> {
+    fn take_idle(
+        &mut self,
+        pool: &Arc<Pool>,
+        worker: Option<WorkerId>,
+        now: Instant,
+    ) -> Option<Box<Server>> {
         loop {
             let newest = self.idle.len().checked_sub(1)?;
             let chosen = if self.settings.server_round_robin {
@@ -767,7 +776,9 @@ impl Inner {
                 continue;
             }
             match &self.settings.server_check_query {
-                Some(query) if server.idle_since.elapsed() > self.settings.server_check_delay => {
+                Some(query)
+                    if now.duration_since(server.idle_since) > self.settings.server_check_delay =>
+                {
                     pool.check(server, query.clone(), self.settings.server_connect_timeout);
                 }
                 _ => return Some(server),
