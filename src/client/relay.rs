@@ -30,7 +30,10 @@ use crate::{
     net::Stream,
     pool::{CheckoutError, ClientRecord, ClientState, Clients, Pool, Signal, Ticket},
     protocol::backend::TransactionStatus,
-    server::{Server, ServerState, connection, recover::Leftover},
+    server::{
+        Server, ServerState, connection,
+        recover::{Leftover, Unfinished},
+    },
     session::{Damage, HOLD_LIMIT, Mode, Outbox, Plan, Release, ServerFault, Session},
 };
 
@@ -171,6 +174,10 @@ impl Relay {
         };
         self.account(&server, Instant::now());
         let pool = &self.record.pool;
+        let unfinished = match ended {
+            Ended::Terminated => Unfinished::Finish,
+            Ended::Lost(_) | Ended::Failed(_) | Ended::Cut(_) => Unfinished::Cancel,
+        };
         let unusable = self.session.is_mid_message();
         if unusable {
             tracing::debug!(
@@ -180,11 +187,11 @@ impl Relay {
             );
             pool.discard(server);
         } else if self.session.has_unproved_state() {
-            pool.recover(server, Leftover::SessionState);
+            pool.recover(server, unfinished, Leftover::SessionState);
         } else if server.is_clean() && self.session.release(&server.state) == Release::Return {
             pool.release(server);
         } else {
-            pool.recover(server, Leftover::Nothing);
+            pool.recover(server, unfinished, Leftover::Nothing);
         }
     }
 

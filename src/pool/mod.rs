@@ -42,13 +42,13 @@ pub use self::{
     wait::Ticket,
 };
 use crate::{
-    config::PoolSettings,
+    config::{PoolMode, PoolSettings},
     server::{
         Server, ServerLogin, ServerRecord, ServerState,
         connect_error::ConnectError,
         login::Parameters,
         prove,
-        recover::{self, Leftover, RecoverError, Recovery},
+        recover::{self, Leftover, RecoverError, Recovery, Unfinished},
     },
     session::Settings,
     stats::PoolStats,
@@ -392,10 +392,6 @@ impl Pool {
             });
             return;
         }
-        debug_assert!(
-            server.is_clean(),
-            "an unclean server must be recovered or closed"
-        );
         let mut inner = self.lock();
         let surplus = inner.total > inner.settings.pool_size + inner.settings.reserve_pool_size;
         let stale = server.generation != inner.generation || inner.gate == Gate::Closed;
@@ -437,18 +433,28 @@ impl Pool {
     }
 
     /// Takes back a server in whatever state its client has left it: cleans it if that can be done.
-    pub fn recover(self: &Arc<Self>, server: Box<Server>, leftover: Leftover) {
+    pub fn recover(
+        self: &Arc<Self>,
+        server: Box<Server>,
+        unfinished: Unfinished,
+        leftover: Leftover,
+    ) {
         server.record.set_state(ServerState::Tested);
         let settings = self.settings();
         let recovery = Recovery {
-            reset_query: settings.server_reset_query.clone(),
+            // In session mode the operator decides how thorough a reset is. In the other modes a
+            // server that is not known to be clean must not be given to anybody else.
+            reset_query: match settings.pool_mode {
+                PoolMode::Session => settings.server_reset_query.clone(),
+                PoolMode::Transaction | PoolMode::Statement => Some("DISCARD ALL".to_owned()),
+            },
             timeout: settings.server_recovery_timeout,
             defaults: Arc::clone(&self.shared.defaults),
         };
         let pool = Arc::clone(self);
         let record = Arc::clone(&server.record);
         self.shared.tasks.spawn(async move {
-            match recover::recover(server, leftover, &recovery).await {
+            match recover::recover(server, unfinished, leftover, &recovery).await {
                 Ok(server) => pool.release(server),
                 Err(error) => {
                     let reason = describe(&error);

@@ -27,6 +27,9 @@ pub struct ConnectError {
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectFailure {
+    /// The session was made, and `connect_query` failed in it.
+    #[error("connect_query failed")]
+    ConnectQuery(#[source] Box<super::recover::RecoverError>),
     /// The server said so itself.
     #[error(transparent)]
     Refused(ServerRefusal),

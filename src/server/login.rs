@@ -8,9 +8,10 @@ use super::{
     Server, ServerRecord,
     cancel::{CancelError, CancelTarget},
     connect::{self, ConnectTarget},
-    connect_error::ConnectError,
+    connect_error::{ConnectError, ConnectFailure},
     connection::LoggedIn,
     derivations::Derivations,
+    recover::{self, RecoverError},
 };
 use crate::{
     auth::Credentials,
@@ -96,7 +97,25 @@ impl ServerLogin {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
-        Ok((Server::new(server, Instant::now(), 0), parameters))
+        let mut server = Server::new(server, Instant::now(), 0);
+        if let Some(query) = &self.connect_query {
+            let run = recover::run(&mut server, query.as_bytes());
+            let limit = self.target.timeout;
+            tokio::time::timeout(limit, run)
+                .await
+                .unwrap_or(Err(RecoverError::Timeout(limit)))
+                .map_err(|error| self.connect_query_failed(error))?;
+        }
+        Ok((server, parameters))
+    }
+
+    fn connect_query_failed(&self, error: RecoverError) -> ConnectError {
+        ConnectError {
+            server: self.target.address.to_string().into(),
+            user: self.target.user.as_str().into(),
+            database: self.target.database.as_str().into(),
+            failure: ConnectFailure::ConnectQuery(Box::new(error)),
+        }
     }
 
     /// Sends a cancel request and waits until the server has closed the connection.

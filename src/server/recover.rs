@@ -18,6 +18,15 @@ pub enum Leftover {
     SessionState,
 }
 
+/// What becomes of what the client's server is still doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// The client said goodbye behind it: PostgreSQL would finish it, and so it is waited for.
+    Finish,
+    /// The client is gone: it is cancelled.
+    Cancel,
+}
+
 /// How to clean up.
 #[derive(Clone, Debug)]
 pub struct Recovery {
@@ -52,10 +61,12 @@ pub enum RecoverError {
 /// Dropping the future closes the connection.
 pub async fn recover(
     mut server: Box<Server>,
+    unfinished: Unfinished,
     leftover: Leftover,
     recovery: &Recovery,
 ) -> Result<Box<Server>, RecoverError> {
     let cleaning = async {
+        end_requests(&mut server, unfinished).await?;
         clean(&mut server, leftover, recovery).await?;
         Ok(server)
     };
@@ -64,23 +75,26 @@ pub async fn recover(
         .unwrap_or(Err(RecoverError::Timeout(recovery.timeout)))
 }
 
-async fn clean(
-    server: &mut Server,
-    leftover: Leftover,
-    recovery: &Recovery,
-) -> Result<(), RecoverError> {
-    let mut out = Vec::new();
+async fn end_requests(server: &mut Server, unfinished: Unfinished) -> Result<(), RecoverError> {
     if server.state.cleanup() == Cleanup::Drain {
+        let mut out = Vec::new();
         server.state.interrupt(&mut out);
         exchange(server, &out, true).await?;
-        if server.state.cleanup() == Cleanup::Drain {
+        if server.state.cleanup() == Cleanup::Drain && unfinished == Unfinished::Cancel {
             let under_way = server.fence.raise();
             server.cancel.cancel().await?;
             drop(under_way);
         }
     }
     server.fence.lowered().await;
-    exchange(server, &[], false).await?;
+    exchange(server, &[], false).await
+}
+
+async fn clean(
+    server: &mut Server,
+    leftover: Leftover,
+    recovery: &Recovery,
+) -> Result<(), RecoverError> {
     if server.state.cleanup() == Cleanup::Rollback {
         run(server, b"ROLLBACK").await?;
     }
