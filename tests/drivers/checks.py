@@ -2,7 +2,8 @@
 
 A test names the database by its first argument or by DATABASE_URL (the user must be a superuser: the checks
 create roles). Each check prints one line; the first failure prints a traceback and ends the process with status
-1, and so does the watchdog: behind a pooler a hang is the likeliest fault.
+1, and so does the watchdog: behind a pooler a hang is the likeliest fault. While hunting, ONLY=name runs one check
+and KEEP_GOING=1 all of them, whatever fails.
 """
 
 import faulthandler
@@ -74,7 +75,8 @@ def in_threads(work, count=CLIENTS):
 
 def run(driver, each):
     """Run every check by `each(check)` and end the process."""
-    only = os.environ.get("ONLY")  # One check by name, while hunting.
+    only, keep_going = os.environ.get("ONLY"), os.environ.get("KEEP_GOING")  # While hunting.
+    failed = 0
     watchdog = threading.Timer(WATCHDOG_SECONDS, _expired, args=(driver,))
     watchdog.daemon = True
     watchdog.start()
@@ -88,8 +90,13 @@ def run(driver, each):
         except BaseException:  # noqa: B902 - whatever it was, the test has failed
             traceback.print_exc()
             print(f"FAILED {driver}: {function.__name__}", file=sys.stderr, flush=True)
-            os._exit(1)
+            failed += 1
+            if not keep_going:
+                os._exit(1)
+            continue
         print(f"ok {driver}: {function.__name__} ({(time.monotonic() - started) * 1000:.0f} ms)", flush=True)
+    if failed:
+        os._exit(1)
     print(f"{driver}: {len(CHECKS)} checks passed", flush=True)
 
 

@@ -6,6 +6,7 @@
 // at a time.
 //
 // Usage: node node_postgres_test.js postgres://user:password@host:port/database   (or DATABASE_URL)
+// While hunting, ONLY=name runs one check and KEEP_GOING=1 all of them, whatever fails.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -452,6 +453,7 @@ check('clean up', () => connected({}, (c) => c.query(`drop schema ${SCHEMA} casc
 
 async function main() {
   let running = 'start-up';
+  let failed = 0;
   setTimeout(() => {
     console.error(`FAILED node-postgres: ${running} hangs (watchdog, ${WATCHDOG_SECONDS} s)`);
     process.exit(1);
@@ -465,10 +467,13 @@ async function main() {
     } catch (error) {
       console.error(error);
       console.error(`FAILED node-postgres: ${name}`);
-      process.exit(1);
+      failed += 1;
+      if (!process.env.KEEP_GOING) process.exit(1);
+      continue;
     }
     console.log(`ok node-postgres: ${name} (${Date.now() - started} ms)`);
   }
+  if (failed > 0) process.exit(1);
   console.log(`node-postgres: ${checks.length} checks passed`);
   process.exitCode = 0;
 }

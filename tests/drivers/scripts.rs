@@ -51,11 +51,7 @@ fn passes(command: &mut Command, subject: &Subject) {
         output.status.success() && told.contains("checks passed"),
         "{command:?} ended with {}\n{told}\n{}",
         output.status,
-        output
-            .stderr
-            .escape_ascii()
-            .to_string()
-            .replace("\\n", "\n")
+        String::from_utf8(output.stderr).unwrap()
     );
 }
 
