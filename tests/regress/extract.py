@@ -160,7 +160,15 @@ def judge(statement):
     if isinstance(statement, ast.ExplainStmt):
         kind, functions = judge(statement.query)
         if not analyzes(statement) and isinstance(
-            statement.query, (ast.SelectStmt, ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt)
+            statement.query,
+            (
+                ast.SelectStmt,
+                ast.InsertStmt,
+                ast.UpdateStmt,
+                ast.DeleteStmt,
+                ast.MergeStmt,
+                ast.CreateTableAsStmt,
+            ),
         ):
             return "read", []
         return kind, functions
