@@ -2,6 +2,7 @@
 //! mind, judged by libpg_query and by a real standby.
 //!
 //! Needs what `tests/regress/fetch.sh` fetches and prepares, so it runs only when asked for: `make check-regress`.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics")]
 
 mod support;
 

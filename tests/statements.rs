@@ -3,6 +3,7 @@
 //!
 //! A line of the tables is `target  reason  statement`; indented lines go on with the statement; all other lines are
 //! prose. Targets stand for classes: `replica` is a proved read, `primary` a write or something unknown.
+#![expect(clippy::unwrap_used, reason = "a test panics")]
 
 use std::{fs, path::Path};
 

@@ -418,7 +418,7 @@ pub enum Discard {
 pub enum Detail {
     /// Nothing of interest, or several statements.
     None,
-    /// PREPARE name [(types)] AS body.
+    /// `PREPARE name [(types)] AS body`.
     Prepare {
         /// The statement's name.
         name: Span,
@@ -430,7 +430,7 @@ pub enum Detail {
         /// The statement's name.
         name: Span,
     },
-    /// DEALLOCATE [PREPARE] name | ALL.
+    /// `DEALLOCATE [PREPARE] name | ALL`.
     Deallocate {
         /// `None` for ALL.
         name: Option<Span>,

@@ -66,6 +66,9 @@ pub(super) struct Lexer<'a> {
     pub(super) fault: Option<Reason>,
     /// A comment was skipped (hints live in comments).
     pub(super) comment: bool,
+    /// Bytes looked at, by this lexer and all its clones.
+    #[cfg(test)]
+    pub(super) work: std::rc::Rc<std::cell::Cell<usize>>,
 }
 
 impl<'a> Lexer<'a> {
@@ -78,11 +81,23 @@ impl<'a> Lexer<'a> {
             backslash_escapes,
             fault: None,
             comment: false,
+            #[cfg(test)]
+            work: std::rc::Rc::default(),
         }
     }
 
     #[inline]
     pub(super) fn next(&mut self) -> Token {
+        #[cfg(test)]
+        let before = self.pos;
+        let token = self.cut();
+        #[cfg(test)]
+        self.work.set(self.work.get() + self.pos - before + 1);
+        token
+    }
+
+    #[inline]
+    fn cut(&mut self) -> Token {
         self.skip_blanks();
         let start = self.pos;
         let Some(&byte) = self.text.get(start) else {

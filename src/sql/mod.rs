@@ -17,7 +17,9 @@
 //! the whole string is parsed before any of it runs. So a rule need only be right for texts that are valid.
 
 mod builtins;
+pub mod cache;
 mod facts;
+pub mod hint;
 mod lexer;
 mod settings;
 mod statement;
@@ -312,5 +314,7 @@ impl Parameter {
     }
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;
