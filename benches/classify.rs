@@ -1,4 +1,4 @@
-//! What it costs to look at a query string: the short SELECT of pgbench, an ORM's, and others.
+//! What it costs to look at a query string: the short SELECT of pgbench, an ORM's, and others; and to remember it.
 #![allow(
     missing_docs,
     reason = "criterion's macros make undocumented functions"
@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pgweir::sql::{Env, classify};
+use pgweir::sql::{Env, cache::Cache, classify};
 
 const PGBENCH: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;";
 
@@ -41,5 +41,25 @@ fn texts(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, texts);
+fn cached(c: &mut Criterion) {
+    let mut group = c.benchmark_group("cache hit");
+    for (name, text) in [("ORM SELECT", ORM), ("functions", FUNCTIONS)] {
+        let env = Env::default();
+        let mut cache = Cache::new(8 << 20);
+        // Ten thousand others beside it, as in a long-running worker.
+        for number in 0..10_000 {
+            let other = format!("SELECT {number:0>200}");
+            cache.facts(other.as_bytes(), 0, || classify(other.as_bytes(), &env));
+        }
+        group.bench_function(format!("{name} ({} B)", text.len()), |b| {
+            b.iter(|| {
+                let text = black_box(text.as_bytes());
+                cache.facts(text, 0, || classify(text, &env))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, texts, cached);
 criterion_main!(benches);

@@ -9,7 +9,8 @@
 //!
 //! Knows names only: no schemas, no arguments. A name is safe if all its variants are.
 
-use super::facts::{Effects, Reason};
+use super::effects::Effects;
+use super::facts::Reason;
 use super::words::{self, Index};
 
 /// The oldest major version that the tables know.

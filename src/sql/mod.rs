@@ -3,7 +3,7 @@
 //! ```text
 //! words     keywords by hash                     facts      the vocabulary of answers
 //! lexer     bytes → tokens, as scan.l            builtins   which functions may run on a replica
-//! statement one statement, by its first word     walk       everything that contains expressions
+//! statement one statement, by its first word     walk, call everything that contains expressions
 //! hint      wishes of the client in comments     cache      answers for texts seen before
 //! ```
 //!
@@ -18,6 +18,8 @@
 
 mod builtins;
 pub mod cache;
+mod call;
+mod effects;
 mod facts;
 pub mod hint;
 mod lexer;
@@ -28,9 +30,9 @@ mod walk;
 mod words;
 
 pub use builtins::safe_functions;
+pub use effects::Effects;
 pub use facts::{
-    Class, Detail, Discard, Effects, Facts, Isolation, Parameter, Reason, SetScope, Span,
-    TxControl, TxModes,
+    Class, Detail, Discard, Facts, Isolation, Parameter, Reason, SetScope, Span, TxControl, TxModes,
 };
 
 use std::borrow::Cow;

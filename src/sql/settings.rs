@@ -4,7 +4,8 @@
 //! Does not know which parameters exist, nor what a value means.
 
 use super::builtins;
-use super::facts::{Class, Detail, Effects, Parameter, Reason, SetScope, Span, TxControl, TxModes};
+use super::effects::Effects;
+use super::facts::{Class, Detail, Parameter, Reason, SetScope, Span, TxControl, TxModes};
 use super::lexer::Kind;
 use super::statement::Scanner;
 use super::words::Kw;

@@ -7,7 +7,8 @@
 //! Invariant: whatever the text, [`Scanner::statement`] moves behind the next semicolon or to the end.
 
 use super::builtins;
-use super::facts::{Class, Detail, Discard, Effects, Facts, Reason, Span, TxControl};
+use super::effects::Effects;
+use super::facts::{Class, Detail, Discard, Facts, Reason, Span, TxControl};
 use super::lexer::{Kind, Lexer, Token};
 use super::walk::{Mode, Walk};
 use super::words::Kw;

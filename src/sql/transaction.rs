@@ -4,7 +4,8 @@
 //! A router sends `BEGIN READ ONLY` to a replica, so a statement counts as transaction control only if it was
 //! understood to its last word; anything else is unknown.
 
-use super::facts::{Class, Effects, Isolation, Reason, TxControl, TxModes};
+use super::effects::Effects;
+use super::facts::{Class, Isolation, Reason, TxControl, TxModes};
 use super::lexer::Kind;
 use super::statement::Scanner;
 use super::words::Kw;

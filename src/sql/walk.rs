@@ -1,19 +1,18 @@
 //! The walk through everything that contains expressions: one pass over the tokens of a statement, which finds calls,
 //! data-modifying WITH, INTO, locking clauses and names of interest.
 //!
-//! There is no tree. A parenthesis after a word is a call unless what stands around it proves that it is not: the
-//! column list of an alias or of WITH, the modifier of a type, syntax. What is not proved counts as a call, and a call of
-//! something unknown as a write. Three facts per open parenthesis are kept in bit stacks of 64 levels; deeper down they
-//! read as zero, which is always the cautious answer.
+//! There is no tree, so two facts per open parenthesis are kept in bit stacks of 64 levels; deeper down they read as zero,
+//! which is always the cautious answer. What is a call is decided in [`super::call`].
 //!
 //! Knows no statement: [`super::statement`] says where a walk begins.
 
-use super::builtins::{self, Group};
-use super::facts::{Class, Detail, Effects, Reason, Span};
+use super::builtins;
+use super::call::Folded;
+use super::effects::Effects;
+use super::facts::{Class, Detail, Reason, Span};
 use super::lexer::{Kind, Token};
 use super::statement::Scanner;
 use super::words::{Category, Kw};
-use super::{Known, MAX_NAME, plain_literal};
 
 /// What a walk is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +33,7 @@ pub(super) enum Mode {
 
 /// The token before the one at hand, as far as it matters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Prev {
+pub(super) enum Prev {
     Start,
     /// A name: no keyword, or a keyword that can only be a name where it stands.
     Name,
@@ -53,21 +52,21 @@ enum Prev {
 
 pub(super) struct Walk<'s, 'a> {
     pub(super) scanner: &'s mut Scanner<'a>,
-    mode: Mode,
-    prev: Prev,
+    pub(super) mode: Mode,
+    pub(super) prev: Prev,
     /// What stood before the dotted name or keyword at hand.
-    before: Prev,
+    pub(super) before: Prev,
     /// The last part of the name at hand, and the part before it.
-    name: Span,
-    qualifier: Option<Span>,
+    pub(super) name: Span,
+    pub(super) qualifier: Option<Span>,
     depth: u32,
     /// Bit stacks, the innermost parenthesis lowest. Parentheses behind which no expression begins …
     closed: u64,
     /// … and levels at which a list of WITH queries stands, where names before parentheses are no calls.
-    with_list: u64,
+    pub(super) with_list: u64,
     /// Keywords like INSERT can be statements only in a text with WITH.
     with_seen: bool,
-    group_by: bool,
+    pub(super) group_by: bool,
     /// Inside CREATE FUNCTION … BEGIN ATOMIC … END, where semicolons do not end the statement.
     atomic: u32,
 }
@@ -136,7 +135,7 @@ impl<'s, 'a> Walk<'s, 'a> {
     }
 
     /// Notes why the statement is no proved read; the first reason stays.
-    fn deny(&mut self, reason: Reason, evidence: Span) {
+    pub(super) fn deny(&mut self, reason: Reason, evidence: Span) {
         let facts = &mut self.scanner.facts;
         if facts.class == Class::Read {
             facts.class = Class::Write;
@@ -413,158 +412,6 @@ impl<'s, 'a> Walk<'s, 'a> {
         self.closed >>= 1;
         self.with_list >>= 1;
     }
-
-    /// Keywords that may name functions, where grammar puts a parenthesis behind them.
-    fn is_syntax(&self, kw: Kw) -> bool {
-        let Prev::Keyword(before, category) = self.before else {
-            return false;
-        };
-        match kw {
-            Kw::By => matches!(before, Kw::Order | Kw::Group | Kw::Partition),
-            Kw::Join => category == Category::Function,
-            Kw::Sets => before == Kw::Grouping,
-            Kw::Second => before == Kw::To,
-            Kw::Zone => before == Kw::Time,
-            Kw::Varying => category == Category::Column,
-            Kw::First | Kw::Next => before == Kw::Fetch,
-            Kw::Conflict => before == Kw::On,
-            Kw::Rollup | Kw::Cube => self.group_by,
-            Kw::Insert => true,
-            _ => false,
-        }
-    }
-
-    /// At the parenthesis behind a name.
-    fn call(&mut self) {
-        let no_call = match self.before {
-            Prev::Name | Prev::Value | Prev::Close | Prev::Cast => true,
-            Prev::Keyword(
-                Kw::As
-                | Kw::With
-                | Kw::Into
-                | Kw::Tablesample
-                | Kw::Recursive
-                | Kw::Execute
-                | Kw::Prepare
-                | Kw::Copy
-                | Kw::Ordinality,
-                _,
-            ) => true,
-            // A keyword as a name: `FROM data d (a, b)`.
-            Prev::Keyword(kw, Category::Unreserved) => !kw.precedes_expression(),
-            _ => false,
-        };
-        if no_call || self.with_list & 1 == 1 || self.mode == Mode::CopyOptions {
-            return;
-        }
-        if self.group_by && matches!(self.prev, Prev::Keyword(Kw::Rollup | Kw::Cube, _)) {
-            return;
-        }
-        self.function();
-    }
-
-    fn function(&mut self) {
-        let text = self.scanner.text;
-        let (mut buffer, mut schema_buffer) = (Folded::default(), Folded::default());
-        let schema = self.qualifier.map(|q| schema_buffer.fold(q.of(text)));
-        let name = buffer.fold(self.name.of(text));
-        let (Some(name), false) = (name, schema == Some(None)) else {
-            return self.unknown_function(Reason::UnknownFunction);
-        };
-        let schema = schema.flatten();
-        let group = match schema {
-            None | Some(b"pg_catalog") => builtins::group(name, self.scanner.server_version),
-            Some(_) => None,
-        };
-        let known = self.scanner.knowledge.function(schema, name);
-        match (group, known) {
-            (Some(group), known) => {
-                self.scanner.facts.effects |= group.effects();
-                self.builtin(group, known);
-            }
-            (None, Known::Safe | Known::Exempt) => {
-                self.scanner.facts.effects |= Effects::UNKNOWN_FUNCTION;
-            }
-            (None, Known::Volatile) => self.unknown_function(Reason::CatalogueFunction),
-            (None, Known::Nothing) => self.unknown_function(Reason::UnknownFunction),
-        }
-    }
-
-    fn unknown_function(&mut self, reason: Reason) {
-        if self.mode != Mode::Other {
-            self.scanner.facts.effects |= Effects::UNKNOWN_FUNCTION;
-        }
-        self.deny(reason, self.name);
-    }
-
-    fn builtin(&mut self, group: Group, known: Known) {
-        let safe = match group {
-            Group::CurrentSetting => self.asks_for_shared_setting(),
-            Group::SetConfig => {
-                self.set_config();
-                false
-            }
-            _ => group.reason().is_none(),
-        };
-        match (safe, known) {
-            (_, Known::Exempt) | (true, Known::Nothing | Known::Safe) => {}
-            // A function of the user's that has the name of a built-in one.
-            (true, Known::Volatile) => self.unknown_function(Reason::CatalogueFunction),
-            (false, _) => {
-                let reason = group.reason().unwrap_or(Reason::VolatileFunction);
-                self.deny(reason, self.name);
-            }
-        }
-    }
-
-    /// `current_setting('name'…` with a name that means the same on every server.
-    fn asks_for_shared_setting(&self) -> bool {
-        let mut ahead = self.scanner.lexer.clone();
-        let name = ahead.next();
-        let ends = matches!(ahead.next().kind, Kind::Comma | Kind::Close);
-        let literal = plain_literal(name.span.of(self.scanner.text));
-        ends && literal.is_some_and(|name| !builtins::is_server_local_setting(name))
-    }
-
-    /// The arguments of set_config, as far as they are literals.
-    fn set_config(&mut self) {
-        let mut ahead = self.scanner.lexer.clone();
-        let text = self.scanner.text;
-        let mut literals = [None; 2];
-        let mut local = None;
-        for argument in 0..3 {
-            let token = ahead.next();
-            let end = ahead.next();
-            if !matches!(end.kind, Kind::Comma | Kind::Close) {
-                break;
-            }
-            match literals.get_mut(argument) {
-                Some(place) => *place = plain_literal(token.span.of(text)).map(|_| token.span),
-                None => local = truth(token.kw),
-            }
-        }
-        let facts = &mut self.scanner.facts;
-        let first = facts.detail == Detail::None;
-        facts.detail = Detail::SetConfig {
-            name: literals[0].filter(|_| first),
-            value: literals[1].filter(|_| first),
-            local: local.filter(|_| first),
-        };
-        let names = literals[0].and_then(|name| plain_literal(name.of(text)));
-        if names.is_none_or(|n| {
-            [&b"role"[..], b"session_authorization"]
-                .iter()
-                .any(|r| r.eq_ignore_ascii_case(n))
-        }) {
-            facts.effects |= Effects::SET_ROLE;
-        }
-        if names.is_none_or(|n| n.eq_ignore_ascii_case(b"search_path")) {
-            let path = literals[1].map_or(&b"pg_temp"[..], |v| v.of(text));
-            if path.windows(7).any(|w| w.eq_ignore_ascii_case(b"pg_temp")) {
-                facts.effects |= Effects::TEMP_OBJECT;
-            }
-        }
-    }
 }
 
 /// Names of system relations and temporary schemas begin with `pg_`.
@@ -572,40 +419,4 @@ fn is_pg_name(name: &[u8]) -> bool {
     name.len() > 3 && name[0] | 0x20 == b'p' && name[1] | 0x20 == b'g' && name[2] == b'_'
 }
 
-fn truth(kw: Kw) -> Option<bool> {
-    match kw {
-        Kw::True => Some(true),
-        Kw::False => Some(false),
-        _ => None,
-    }
-}
-
 const FOR: Prev = Prev::Keyword(Kw::For, Category::Reserved);
-
-/// Room for a folded name, so that looking one up needs no allocation.
-struct Folded([u8; MAX_NAME]);
-
-impl Default for Folded {
-    fn default() -> Self {
-        Self([0; MAX_NAME])
-    }
-}
-
-impl Folded {
-    /// The name as the catalogue spells it; `None` for what has escapes, doubled quotes or more than 63 bytes.
-    fn fold(&mut self, written: &[u8]) -> Option<&[u8]> {
-        let quoted = written.first() == Some(&b'"');
-        let name = if quoted {
-            written.get(1..written.len() - 1)?
-        } else {
-            written
-        };
-        let room = self.0.get_mut(..name.len())?;
-        room.copy_from_slice(name);
-        if quoted {
-            return (!room.contains(&b'"')).then_some(room);
-        }
-        room.make_ascii_lowercase();
-        (!room.contains(&b'"')).then_some(room)
-    }
-}
