@@ -4,7 +4,6 @@
 //! is nobody's.
 
 use super::command::Command;
-use crate::config::Process;
 
 /// What a user of the console may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,18 +15,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// What `admin_users` and `stats_users` allow `user`; `None` if it is in neither.
-    pub fn of(process: &Process, user: &str) -> Option<Self> {
-        let among = |users: &[String]| users.iter().any(|name| name == user);
-        if among(&process.admin_users) {
-            Some(Self::Admin)
-        } else if among(&process.stats_users) {
-            Some(Self::Stats)
-        } else {
-            None
-        }
-    }
-
     /// Whether this role may run `command`.
     pub(super) fn may(self, command: &Command) -> bool {
         match self {
@@ -81,19 +68,5 @@ mod tests {
             assert_eq!(Role::Stats.may(&command), stats, "{text}");
             assert!(Role::Admin.may(&command), "{text}");
         }
-    }
-
-    #[test]
-    fn who_is_in_neither_list_does_not_come_in() {
-        let process = Process {
-            admin_users: vec!["root".to_owned(), "both".to_owned()],
-            stats_users: vec!["monitor".to_owned(), "both".to_owned()],
-            ..Process::default()
-        };
-        assert_eq!(Role::of(&process, "root"), Some(Role::Admin));
-        assert_eq!(Role::of(&process, "both"), Some(Role::Admin));
-        assert_eq!(Role::of(&process, "monitor"), Some(Role::Stats));
-        assert_eq!(Role::of(&process, "Root"), None);
-        assert_eq!(Role::of(&process, ""), None);
     }
 }

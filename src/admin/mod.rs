@@ -24,6 +24,8 @@ mod session;
 mod sessions;
 mod show;
 mod table;
+#[cfg(test)]
+mod test_console;
 mod timestamp;
 
 use std::{
@@ -154,11 +156,6 @@ impl Console {
             control: parts.control,
             window: Mutex::new(Window::new(Instant::now())),
         }
-    }
-
-    /// What `user` may do here; `None` if it may not come in.
-    pub fn role(&self, user: &str) -> Option<Role> {
-        Role::of(&self.config().process, user)
     }
 
     /// To be called every `stats_period`: the averages move on.

@@ -1,1 +1,341 @@
+//! Shapes, held to PgBouncer 1.25.2, and rows of a process without servers.
 
+use super::{
+    super::{
+        table::{self, Formats, Kind, header},
+        test_console::{TestConsole, on_a_worker},
+    },
+    *,
+};
+use crate::pool::ClientState;
+
+/// Column and type of each view as the wire has them: `s` text, `i` int4, `q` int8, `N` numeric.
+const SHAPES: &[(&str, &str)] = &[
+    ("version", "version:s"),
+    ("state", "key:s value:s"),
+    ("config", "key:s value:s default:s changeable:s"),
+    (
+        "databases",
+        "name:s host:s port:i database:s force_user:s pool_size:i min_pool_size:i \
+         reserve_pool_size:i server_lifetime:i pool_mode:s load_balance_hosts:s max_connections:i \
+         current_connections:i max_client_connections:i current_client_connections:i paused:i \
+         disabled:i",
+    ),
+    (
+        "pools",
+        "database:s user:s cl_active:i cl_waiting:i cl_active_cancel_req:i \
+         cl_waiting_cancel_req:i sv_active:i sv_active_cancel:i sv_being_canceled:i sv_idle:i \
+         sv_used:i sv_tested:i sv_login:i maxwait:i maxwait_us:i pool_mode:s load_balance_hosts:s",
+    ),
+    (
+        "peer_pools",
+        "peer_id:i cl_active_cancel_req:i cl_waiting_cancel_req:i sv_active_cancel:i sv_login:i",
+    ),
+    ("peers", "peer_id:i host:s port:i pool_size:i"),
+    ("clients", SOCKET),
+    ("servers", SOCKET),
+    (
+        "users",
+        "name:s pool_size:s reserve_pool_size:s pool_mode:s max_user_connections:i \
+         current_connections:i max_user_client_connections:i current_client_connections:i",
+    ),
+    ("lists", "list:s items:i"),
+    (
+        "stats",
+        "database:s total_server_assignment_count:N total_xact_count:N total_query_count:N \
+         total_received:N total_sent:N total_xact_time:N total_query_time:N total_wait_time:N \
+         total_client_parse_count:N total_server_parse_count:N total_bind_count:N \
+         avg_server_assignment_count:N avg_xact_count:N avg_query_count:N avg_recv:N avg_sent:N \
+         avg_xact_time:N avg_query_time:N avg_wait_time:N avg_client_parse_count:N \
+         avg_server_parse_count:N avg_bind_count:N",
+    ),
+    (
+        "stats_totals",
+        "database:s server_assignment_count:N xact_count:N query_count:N bytes_received:N \
+         bytes_sent:N xact_time:N query_time:N wait_time:N client_parse_count:N \
+         server_parse_count:N bind_count:N",
+    ),
+    (
+        "stats_averages",
+        "database:s server_assignment_count:N xact_count:N query_count:N bytes_received:N \
+         bytes_sent:N xact_time:N query_time:N wait_time:N avg_client_parse_count:N \
+         avg_server_parse_count:N avg_bind_count:N",
+    ),
+    ("totals", "name:s value:N"),
+    ("mem", "name:s size:i used:i free:i memtotal:i"),
+    ("dns_hosts", "hostname:s ttl:q addrs:s"),
+    ("dns_zones", "zonename:s serial:q count:i"),
+    ("client_encoding", "client_encoding:s"),
+    (
+        "default_transaction_isolation",
+        "default_transaction_isolation:s",
+    ),
+    (
+        "standard_conforming_strings",
+        "standard_conforming_strings:s",
+    ),
+    ("datestyle", "datestyle:s"),
+    ("timezone", "timezone:s"),
+    // Ours.
+    ("pins", "client_id:i user:s database:s reasons:s"),
+];
+
+const SOCKET: &str = "type:s user:s database:s replication:s state:s addr:s port:i local_addr:s \
+     local_port:i connect_time:s request_time:s wait:i wait_us:i close_needed:i ptr:s link:s \
+     remote_pid:i tls:s application_name:s prepared_statements:i id:i";
+
+const BUFFERS: &str = " recv_pos:i pkt_pos:i pkt_remain:i send_pos:i send_remain:i pkt_avail:i \
+     send_avail:i";
+
+fn shape(view: &View) -> String {
+    let column = |column: &Column| {
+        let letter = match column.kind {
+            Kind::Text => "s",
+            Kind::Int4 => "i",
+            Kind::Int8 => "q",
+            Kind::Numeric => "N",
+        };
+        format!("{}:{letter}", column.name)
+    };
+    let columns: Vec<_> = view.columns.iter().map(column).collect();
+    columns.join(" ")
+}
+
+#[test]
+fn every_view_has_exactly_the_columns_of_pgbouncer() {
+    let mut seen = 0;
+    let sockets = SOCKET.to_owned() + BUFFERS;
+    let wider = [("sockets", &*sockets), ("active_sockets", &*sockets)];
+    for (name, columns) in SHAPES.iter().chain(&wider) {
+        let view = view(name).unwrap_or_else(|| panic!("no view {name}"));
+        assert_eq!(shape(view), *columns, "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, VIEWS.len(), "a view without a shape in this test");
+}
+
+#[test]
+fn columns_are_described_as_pgbouncer_describes_them() {
+    let mut out = Vec::new();
+    header(&mut out, &[s("a"), i("b"), q("c"), n("d")], &Formats::TEXT);
+    // Table OID 0, attribute 0, type and its size, modifier -1, format 0.
+    let expected = b"T\0\0\0\x56\0\x04\
+        a\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0\
+        b\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0\
+        c\0\0\0\0\0\0\0\0\0\0\x14\0\x08\xff\xff\xff\xff\0\0\
+        d\0\0\0\0\0\0\0\0\0\x06\xa4\xff\xff\xff\xff\xff\xff\0\0";
+    assert_eq!(
+        out.escape_ascii().to_string(),
+        expected.escape_ascii().to_string()
+    );
+}
+
+#[test]
+fn values_have_the_types_of_their_columns() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let _client = test.client("app", "alice");
+        for view in VIEWS {
+            for row in (view.rows)(&test.console) {
+                assert_eq!(row.len(), view.columns.len(), "{}", view.name);
+                for (column, value) in view.columns.iter().zip(&row) {
+                    let fits = match value {
+                        Value::Null | Value::Text(_) => column.kind == Kind::Text,
+                        Value::Number(_) => column.kind != Kind::Text,
+                    };
+                    assert!(fits, "{}.{}: {value:?}", view.name, column.name);
+                }
+                table::row(&mut Vec::new(), view.columns, &row, &Formats::TEXT);
+            }
+        }
+    });
+}
+
+#[test]
+fn databases_and_pools_show_what_is_configured_and_what_is_used() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let (waiting, _) = test.client("app", "alice");
+        waiting.set_state(ClientState::Waiting);
+        let _clients = [test.client("app", "alice"), test.client("other", "bob")];
+        test.console.pools.set_disabled("other", true);
+        let mut psql = test.connect("root").await;
+        assert_eq!(
+            psql.lines("SHOW DATABASES").await,
+            [
+                "app|10.0.0.1|5433|app_production|-|20|0|0|3600|session|-|50|0|0|2|0|0",
+                "other|/run/postgresql|5432|other|-|20|0|0|3600|-|-|0|0|0|1|0|1",
+                "pgbouncer|-|6432|pgbouncer|pgbouncer|2|0|0|3600|statement|-|0|0|0|1|0|0",
+            ]
+        );
+        assert_eq!(
+            psql.lines("SHOW POOLS").await,
+            [
+                "app|alice|1|0|0|0|0|0|0|0|0|0|0|0|0|transaction|-",
+                "other|bob|1|0|0|0|0|0|0|0|0|0|0|0|0|transaction|-",
+                "pgbouncer|pgbouncer|1|0|0|0|0|0|0|0|0|0|0|0|0|statement|-",
+            ]
+        );
+        assert_eq!(
+            psql.lines("SHOW USERS").await,
+            ["alice|        7||-|0|0|0|2", "bob|||-|0|0|0|1"]
+        );
+        test.console.pools.pause(Some("app"));
+        let paused = psql.rows("SHOW DATABASES").await;
+        assert_eq!(
+            paused.iter().map(|row| &*row[15]).collect::<Vec<_>>(),
+            ["1", "0", "0"]
+        );
+    });
+}
+
+#[test]
+fn clients_are_listed_with_those_of_the_console() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let (client, _) = test.client("app", "alice");
+        client.set_state(ClientState::Active);
+        client.server.store(9, std::sync::atomic::Ordering::Relaxed);
+        let mut psql = test.connect("monitor").await;
+        let rows = psql.rows("SHOW CLIENTS").await;
+        assert_eq!(
+            rows[0].join("|"),
+            "C|alice|app|none|active|10.1.2.3|40000|10.0.0.9|6432|2026-07-31 09:30:45 UTC|\
+             2026-07-31 09:30:45 UTC|0|0|0|C1|S9|0|TLSv1.3/TLS_AES_256_GCM_SHA384|shop|0|1"
+        );
+        assert_eq!(
+            rows[1][..8].join("|"),
+            "C|monitor|pgbouncer|none|idle|unix|0|unix"
+        );
+        assert_eq!((&*rows[1][18], &*rows[1][20], rows.len()), ("psql", "2", 2));
+        let sockets = psql.rows("SHOW ACTIVE_SOCKETS").await;
+        assert_eq!((sockets.len(), &*sockets[0][4]), (1, "cl_active"));
+    });
+}
+
+#[test]
+fn pins_are_shown_with_their_reasons() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let (client, _) = test.client("app", "alice");
+        let _free = test.client("app", "bob");
+        client
+            .pins
+            .store(0b1001, std::sync::atomic::Ordering::Relaxed);
+        let mut psql = test.connect("root").await;
+        assert_eq!(
+            psql.lines("SHOW PINS").await,
+            ["1|alice|app|advisory_lock,listen"]
+        );
+    });
+}
+
+#[test]
+fn lists_and_state_and_version() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let _client = test.client("other", "bob");
+        let mut psql = test.connect("root").await;
+        assert_eq!(
+            psql.lines("SHOW LISTS").await,
+            [
+                "databases|3",
+                "users|2",
+                "peers|0",
+                "pools|2",
+                "peer_pools|0",
+                "free_clients|0",
+                "used_clients|2",
+                "login_clients|0",
+                "free_servers|0",
+                "used_servers|0",
+                "dns_names|0",
+                "dns_zones|0",
+                "dns_queries|0",
+                "dns_pending|0"
+            ]
+        );
+        assert_eq!(
+            psql.lines("SHOW STATE").await,
+            ["active|yes", "paused|no", "suspended|no"]
+        );
+        test.console.pools.pause(None);
+        assert_eq!(
+            psql.lines("SHOW STATE").await,
+            ["active|no", "paused|yes", "suspended|no"]
+        );
+        let version = format!("PgBouncer 1.25.2 (pgweir {})", env!("CARGO_PKG_VERSION"));
+        assert_eq!(psql.lines("SHOW VERSION").await, [version]);
+        for (setting, value) in [
+            ("client_encoding", "UTF-8"),
+            ("DateStyle", "ISO"),
+            ("default_transaction_isolation", "read committed"),
+            ("standard_conforming_strings", "on"),
+            ("TimeZone", "GMT"),
+        ] {
+            assert_eq!(psql.lines(&format!("SHOW {setting}")).await, [value]);
+        }
+    });
+}
+
+#[test]
+fn config_has_the_two_keys_that_exporters_read() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let rows = test.connect("monitor").await.rows("SHOW CONFIG").await;
+        let value = |key: &str| rows.iter().find(|row| row[0] == key).expect("it is shown");
+        assert_eq!(value("max_client_conn")[1..], ["10000", "10000", "yes"]);
+        assert_eq!(value("max_user_connections")[1..], ["0", "0", "yes"]);
+        assert_eq!(value("listen_port")[3], "no");
+        assert!(rows.iter().is_sorted_by_key(|row| &row[0]));
+    });
+}
+
+#[test]
+fn stats_have_a_row_for_every_database_and_survive_their_pools() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let pool = test.pool("other", "bob");
+        pool.stats.query_count.add(5);
+        pool.stats.bytes_sent.add(70);
+        drop(pool);
+        test.console.pools.forget(|_| true);
+        let mut psql = test.connect("root").await;
+        assert_eq!(
+            psql.lines("SHOW STATS_TOTALS").await,
+            [
+                "app|0|0|0|0|0|0|0|0|0|0|0",
+                "other|0|0|5|0|70|0|0|0|0|0|0",
+                "pgbouncer|0|1|1|0|0|0|0|0|0|0|0",
+            ]
+        );
+        let stats = psql.rows("SHOW STATS").await;
+        assert_eq!(stats[1][..6].join("|"), "other|0|0|5|0|70");
+        assert_eq!(psql.rows("SHOW STATS_AVERAGES").await.len(), 3);
+        let totals = psql.lines("SHOW TOTALS").await;
+        assert_eq!((totals.len(), &*totals[4]), (22, "total_server_bytes|70"));
+        assert_eq!(totals[21], "avg_ps_bind_count|0");
+    });
+}
+
+#[test]
+fn pools_of_one_database_and_user_are_one_row() {
+    // Exporters take the two as a key; a replica's pool must not be a second row.
+    let names = |rows: Rows| -> Vec<_> { rows.map(|row| row[..2].to_vec()).collect() };
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let _pools = [test.pool("app", "alice"), test.pool("app", "bob")];
+        let rows = names(pools::pools(&test.console));
+        let mut unique = rows.clone();
+        unique.dedup();
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows, unique);
+    });
+}
+
+#[test]
+fn numbers_of_connections_fit_their_column_and_still_differ() {
+    assert_eq!(shown_id(7), 7);
+    assert_eq!(shown_id(1 << 31), 0);
+    assert_eq!(shown_id((1 << 31) + 7), 7);
+}

@@ -93,16 +93,18 @@ impl Resolver {
     /// Every name that has been looked up, sorted.
     pub fn known(&self) -> Vec<KnownHost> {
         let now = Instant::now();
-        let known = |(name, host): (&Box<str>, &Arc<Host>)| {
-            let answer = lock(&host.answer);
-            let until = answer.fresh_until.unwrap_or(now);
-            KnownHost {
-                name: name.clone(),
-                addresses: answer.addresses.clone().unwrap_or_default(),
-                fresh_for: until.saturating_duration_since(now),
-            }
-        };
-        let mut hosts: Vec<_> = lock(&self.hosts).iter().map(known).collect();
+        let mut hosts: Vec<_> = lock(&self.hosts)
+            .iter()
+            .map(|(name, host)| {
+                let answer = lock(&host.answer);
+                let until = answer.fresh_until.unwrap_or(now);
+                KnownHost {
+                    name: name.clone(),
+                    addresses: answer.addresses.clone().unwrap_or_default(),
+                    fresh_for: until.saturating_duration_since(now),
+                }
+            })
+            .collect();
         hosts.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         hosts
     }

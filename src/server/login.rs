@@ -39,6 +39,40 @@ pub struct ServerLogin {
     pub connect_query: Option<String>,
 }
 
+#[cfg(test)]
+impl ServerLogin {
+    /// A login to nowhere, for tests of what needs a pool and no server.
+    pub(crate) fn nowhere() -> Arc<Self> {
+        let directory = "/nonexistent/pgweir".into();
+        let timeout = Duration::from_secs(1);
+        Arc::new(Self {
+            target: ConnectTarget {
+                address: Address::Unix { directory, port: 1 },
+                at: None,
+                user: String::new(),
+                database: String::new(),
+                parameters: Vec::new(),
+                sslmode: crate::config::SslMode::Disable,
+                connector: None,
+                tcp: crate::net::TcpOptions {
+                    keepalive: None,
+                    user_timeout: None,
+                    socket_buffer: None,
+                },
+                protocol: startup::ProtocolVersion::V3_0,
+                timeout,
+                max_iterations: 1,
+            },
+            credentials: Credentials::None,
+            resolver: Arc::new(Resolver::new(timeout, timeout)),
+            derivations: Arc::new(Derivations::new(1, 1, [0; 32])),
+            cancel_timeout: None,
+            max_prepared_statements: 0,
+            connect_query: None,
+        })
+    }
+}
+
 /// What the server told at login.
 pub type Parameters = Arc<[(Box<[u8]>, Box<[u8]>)]>;
 

@@ -10,8 +10,8 @@ use crate::{
     server::ServerRecord,
 };
 
-/// Ours behind PgBouncer's: tools look for the word PgBouncer, and take the first `x.y.z` for what it
-/// can do (console.md 7.3).
+/// Ours behind PgBouncer's: tools look for the word PgBouncer, and take the first `x.y.z` for what the
+/// console can do.
 pub(super) fn version(_: &Console) -> Rows {
     let (compatible, _) = SERVER_VERSION
         .split_once('/')
