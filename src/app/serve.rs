@@ -9,10 +9,10 @@ use super::{
     workers::{Counted, Workers},
 };
 use crate::{
-    admin::{self, ConsoleContext, ConsoleLogin},
+    admin::{self, ConsoleContext, ConsoleLogin, Role},
     client::{
         error::{Cause, Failure},
-        login::{LoggedIn, Login, LoginContext, login},
+        login::{ConsoleRole, LoggedIn, Login, LoginContext, login},
         relay::{Ended, Relay, Worker},
         tunnel, welcome,
     },
@@ -156,13 +156,18 @@ async fn log_in(
         } => {
             match pooler.clients.by_cancel_key(process_id, &secret) {
                 Some(client) => client.signal(Signal::Cancel),
+                None if pooler.console.sessions.cancel(process_id, &secret) => {}
                 None => tracing::debug!("cancel request with an unknown key"),
             }
             drop(stream);
             None
         }
-        Login::Console(client, _) => {
-            serve_console(&pooler, *client, origin).await;
+        Login::Console(client, role) => {
+            let role = match role {
+                ConsoleRole::Admin => Role::Admin,
+                ConsoleRole::Stats => Role::Stats,
+            };
+            serve_console(&pooler, *client, role, origin).await;
             None
         }
         Login::Session(client, database) => {
@@ -207,10 +212,7 @@ async fn authenticate(pooler: &Arc<Pooler>, stream: Stream) -> Option<Login> {
     }
 }
 
-async fn serve_console(pooler: &Pooler, client: LoggedIn, origin: Origin) {
-    let Some(role) = pooler.console.role(&client.user) else {
-        return;
-    };
+async fn serve_console(pooler: &Pooler, client: LoggedIn, role: Role, origin: Origin) {
     let application_name = client
         .settings
         .value(b"application_name")
@@ -324,8 +326,11 @@ async fn begin_session(
     }))
 }
 
-/// Whether there is room for one more client.
+/// Whether one more client is let in, and there is room for it.
 fn admit(pooler: &Pooler, config: &Config, pool: &Arc<Pool>) -> Result<(), Failure> {
+    if pooler.pools.is_disabled(&pool.name.database) {
+        return Err(Failure::disabled(&pool.name.database));
+    }
     let clients = pooler.clients.len();
     if clients >= config.process.max_client_conn {
         return Err(Failure::too_many(

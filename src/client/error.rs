@@ -135,6 +135,17 @@ impl Failure {
         }
     }
 
+    /// DISABLE keeps clients from this database.
+    pub fn disabled(database: &str) -> Self {
+        Self {
+            severity: Severity::Fatal,
+            sqlstate: SqlState::CANNOT_CONNECT_NOW,
+            message: format!("database \"{database}\" is disabled").into(),
+            detail: String::new(),
+            hint: "ENABLE in the console opens it.",
+        }
+    }
+
     /// There are as many clients as `setting` allows.
     pub fn too_many(setting: &'static str, limit: usize) -> Self {
         Self {

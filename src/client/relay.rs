@@ -560,6 +560,8 @@ impl Relay {
     #[inline]
     fn return_if_clean(&mut self) {
         let Some(server) = &self.server else { return };
+        let pins = self.session.pins().bits();
+        self.record.pins.store(pins, Ordering::Relaxed);
         if self.session.release(&server.state) == Release::Keep || !server.is_clean() {
             return;
         }
@@ -612,6 +614,7 @@ impl Relay {
         self.phase = Phase::Idle;
         self.record.set_state(ClientState::Idle);
         self.record.server.store(0, Ordering::Relaxed);
+        self.record.pins.store(0, Ordering::Relaxed);
         let mut answers = Vec::new();
         let damage = self
             .session
