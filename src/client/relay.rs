@@ -214,6 +214,7 @@ impl Relay {
                 progress |= self.pump_server(cx)?;
             }
             progress |= self.pump_queue(cx)?;
+            progress |= self.pump_kept(cx)?;
             progress |= self.pump_client(cx)?;
             if self.drain && self.unsent.is_empty() && self.is_between_transactions() {
                 return Err(Ended::failed(Failure::new(Cause::Shutdown)));
@@ -254,10 +255,7 @@ impl Relay {
         let may_read = match self.phase {
             Phase::Idle => self.unsent.is_empty(),
             Phase::Waiting { .. } => self.received.len() < HOLD_LIMIT,
-            Phase::Attached { .. } => self
-                .server
-                .as_ref()
-                .is_some_and(|server| server.is_flushed()),
+            Phase::Attached { .. } => !self.session.is_stalled() && self.is_server_flushed(),
         };
         if !may_read {
             return Ok(false);
@@ -279,6 +277,22 @@ impl Relay {
         } else {
             self.take(cx, &buffer[..size])?;
         }
+        Ok(true)
+    }
+
+    fn is_server_flushed(&self) -> bool {
+        self.server
+            .as_ref()
+            .is_some_and(|server| server.is_flushed())
+    }
+
+    /// Takes what had to wait for an answer of the server's.
+    fn pump_kept(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let server = self.server.as_ref().map(|server| &server.state);
+        if !self.session.can_resume(server) {
+            return Ok(false);
+        }
+        self.take_received(cx)?;
         Ok(true)
     }
 
@@ -607,7 +621,7 @@ impl Relay {
 
     /// The server is of no use any more: the client is told what that means for it.
     fn on_server_lost(&mut self, cx: &mut Context<'_>, failure: &Failure) -> Result<(), Ended> {
-        let Some(server) = self.server.take() else {
+        let Some(mut server) = self.server.take() else {
             return Ok(());
         };
         failure.log(&self.record);
@@ -616,9 +630,9 @@ impl Relay {
         self.record.server.store(0, Ordering::Relaxed);
         self.record.pins.store(0, Ordering::Relaxed);
         let mut answers = Vec::new();
-        let damage = self
-            .session
-            .on_server_lost(&server.state, &failure.report(), &mut answers);
+        let damage =
+            self.session
+                .on_server_lost(&mut server.state, &failure.report(), &mut answers);
         let mid_message = server.state.is_mid_message();
         self.record.pool.discard(server);
         self.send_to_client(cx, &answers)?;

@@ -77,19 +77,30 @@ pub fn bind_head(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: usize
     out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
 }
 
-/// Parse, Bind, Execute and Close that run `text` inside the current batch, leaving the unnamed
-/// statement alone.
-pub fn prepare_in_batch(out: &mut Vec<u8>, text: &[u8]) {
-    const NAME: &[u8] = b"pgweir_prepare";
-    parse(out, NAME, text, &[0, 0]);
+/// Close, Parse, Bind, Execute and Close that run `text` inside the current batch, leaving the unnamed
+/// statement and portal alone. `name` is that of a statement and of a portal, and free to be used.
+pub fn run_in_batch(out: &mut Vec<u8>, name: &[u8], text: &[u8]) {
+    // It is still there if an earlier run was cut short by an error.
+    close_statement(out, name);
+    parse(out, name, text, &[0, 0]);
     // No parameter formats, no parameters, no result formats.
-    bind_head(out, NAME, NAME, 6);
+    bind_head(out, name, name, 6);
     out.extend_from_slice(&[0; 6]);
     message(out, FrontendTag::Execute.byte(), |out| {
-        cstr(out, NAME);
+        cstr(out, name);
         out.extend_from_slice(&[0; 4]);
     });
-    close_statement(out, NAME);
+    // Closing a statement does not close its portal (measured on PostgreSQL 15), and within a
+    // transaction block the next run could not open it again.
+    message(out, FrontendTag::Close.byte(), |out| {
+        out.push(b'P');
+        cstr(out, name);
+    });
+}
+
+/// Flush.
+pub fn flush(out: &mut Vec<u8>) {
+    message(out, FrontendTag::Flush.byte(), |_| {});
 }
 
 /// Sync.

@@ -17,13 +17,17 @@
 
 mod client_bytes;
 mod dialect;
+mod effects;
+mod named;
 pub mod outbox;
 pub mod pipeline;
 pub mod probe;
+mod revoke;
 mod server_bytes;
 pub mod server_state;
 pub mod settings;
 pub mod statements;
+mod unnamed;
 
 use std::sync::Arc;
 
@@ -36,10 +40,8 @@ pub use settings::{Settings, SettingsInterner};
 pub use statements::StatementInterner;
 
 use self::{
-    dialect::Dialect,
-    probe::Findings,
-    server_state::{Streaming, UnnamedId},
-    statements::ClientStatements,
+    dialect::Dialect, probe::Findings, revoke::Cause, server_state::Streaming,
+    statements::ClientStatements, unnamed::UnnamedStatement,
 };
 use crate::{
     protocol::{
@@ -143,15 +145,6 @@ enum Batch {
     Discarding,
 }
 
-/// The client's unnamed statement.
-#[derive(Debug, Default)]
-struct UnnamedStatement {
-    serial: u64,
-    /// The Parse message that made it; empty when there is none.
-    parse: Vec<u8>,
-    effects: Effects,
-}
-
 /// One client's protocol state.
 #[derive(Debug)]
 pub struct Session {
@@ -160,6 +153,8 @@ pub struct Session {
     interners: Arc<Interners>,
     statements: ClientStatements,
     unnamed: UnnamedStatement,
+    /// The last serial number of an unnamed statement.
+    unnamed_serial: u64,
     settings: Arc<Settings>,
     startup: Arc<Settings>,
     dialect: Dialect,
@@ -167,6 +162,8 @@ pub struct Session {
     streaming: Option<Streaming>,
     /// How far [`Session::plan`] has scanned what it was shown.
     scanned: usize,
+    /// Whether a whole message waits for what the server answers to an earlier one.
+    stalled: bool,
     /// What the statements since the last probe may have done to the server's session state.
     touched: Effects,
     /// Names of settings that a probe has to ask for one by one.
@@ -177,6 +174,8 @@ pub struct Session {
     answered: u32,
     /// The error of a statement that we prepared for the client, to be told in place of the next.
     deferred_error: Option<Box<[u8]>>,
+    /// Queries that the server ignores because of a failure of ours.
+    unanswered: usize,
 }
 
 impl Session {
@@ -192,18 +191,21 @@ impl Session {
             interners,
             statements: ClientStatements::default(),
             unnamed: UnnamedStatement::default(),
+            unnamed_serial: 0,
             settings: Arc::clone(&startup),
             startup,
             dialect,
             batch: Batch::Closed,
             streaming: None,
             scanned: 0,
+            stalled: false,
             touched: Effects::NONE,
             custom_settings: Vec::new(),
             findings: None,
             pins: Pins::NONE,
             answered: 0,
             deferred_error: None,
+            unanswered: 0,
         }
     }
 
@@ -225,6 +227,18 @@ impl Session {
     /// Whether a message of the client's is on its way to the server in pieces.
     pub fn is_mid_message(&self) -> bool {
         self.streaming.is_some_and(|streaming| streaming.forward)
+    }
+
+    /// Whether a whole message of the client's waits for an answer of the server's. Until then no
+    /// more should be read from the client.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Whether the message that waited can be taken now, by `server` or, without one, by
+    /// [`Session::plan`].
+    pub fn can_resume(&self, server: Option<&ServerState>) -> bool {
+        self.stalled && server.is_none_or(|server| !Self::is_full(server) && !Self::holds(server))
     }
 
     /// Whether the server may have session state that is not known exactly.
@@ -250,6 +264,7 @@ impl Session {
         max_packet_size: u32,
         to_client: &mut Vec<u8>,
     ) -> Result<Plan, Violation> {
+        self.stalled = false;
         let mut done = 0;
         let mut at = std::mem::take(&mut self.scanned);
         loop {
@@ -348,15 +363,13 @@ impl Session {
     /// with the server.
     pub fn on_server_lost(
         &mut self,
-        server: &ServerState,
+        server: &mut ServerState,
         report: &Report<'_>,
         to_client: &mut Vec<u8>,
     ) -> Damage {
-        let is_mid_message = server.streaming.is_some_and(|s| s.forward);
-        if is_mid_message {
+        if server.is_mid_message() {
             return Damage::Session;
         }
-        let awaited = server.pipeline.awaited();
         let state_lost = server.status != TransactionStatus::Idle
             || !self.pins.is_empty()
             || self.mode == Mode::Session;
@@ -370,6 +383,7 @@ impl Session {
             );
             return Damage::Session;
         }
+        let awaited = server.pipeline.awaited();
         for _ in 0..awaited.ready_for_query {
             encode::report(to_client, report);
             encode::ready_for_query(to_client, TransactionStatus::Idle);
@@ -379,6 +393,9 @@ impl Session {
                 encode::report(to_client, report);
             }
             self.batch = Batch::Discarding;
+        }
+        for mut expected in server.pipeline.take_all().into_iter().rev() {
+            self.take_back_one(&mut expected, Cause::Ignored);
         }
         if let Some(streaming) = &mut self.streaming {
             streaming.forward = false;
@@ -398,15 +415,19 @@ impl Session {
     ) -> Result<usize, Violation> {
         encode::report(to_client, report);
         self.scanned = 0;
+        self.stalled = false;
         let mut at = 0;
         while let Some(frame) = frame::frontend(&data[at..], max_packet_size)? {
+            let is_first = at == 0;
             at += self.drop_message(frame.bytes.len(), frame.size);
-            match frame.tag {
-                FrontendTag::Query | FrontendTag::FunctionCall | FrontendTag::Sync => {
-                    encode::ready_for_query(to_client, TransactionStatus::Idle);
-                    return Ok(at);
-                }
-                _ => {}
+            let ends = match frame.tag {
+                // In the middle of a batch that has failed, they are ignored like all else.
+                FrontendTag::Query | FrontendTag::FunctionCall => is_first,
+                tag => tag == FrontendTag::Sync,
+            };
+            if ends {
+                encode::ready_for_query(to_client, TransactionStatus::Idle);
+                return Ok(at);
             }
         }
         self.batch = Batch::Discarding;
@@ -416,10 +437,10 @@ impl Session {
     /// What was known of a server that is no longer attached.
     fn forget_attachment(&mut self) {
         self.touched = Effects::NONE;
-        self.custom_settings = Vec::new();
         self.findings = None;
         self.pins = Pins::NONE;
         self.deferred_error = None;
+        self.unanswered = 0;
     }
 
     /// Drops what is at hand of a message that is not forwarded; the rest is dropped as it comes.
@@ -445,12 +466,5 @@ impl Session {
             self.streaming = None;
         }
         Some(dropped)
-    }
-
-    fn unnamed_id(&self) -> UnnamedId {
-        UnnamedId {
-            client: self.id,
-            serial: self.unnamed.serial,
-        }
     }
 }

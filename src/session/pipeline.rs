@@ -10,10 +10,15 @@
 //! which request; that an error voids everything up to the next Sync; that a server in copy-in mode
 //! swallows Sync and Flush without an answer. A message that fits no rule is a [`Desync`]: the
 //! connection is then closed, never repaired.
+//!
+//! One case cannot be told from outside: when a COPY fails, the Syncs that were sent before its data
+//! may have been swallowed, or may be answered still (a trigger can fail before any data is read;
+//! measured on PostgreSQL 15). Such a server is not quiescent until a fence, a request of our own
+//! whose answer cannot be mistaken, has come back.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use super::statements::Statement;
+use super::{revoke::Revoke, statements::StatementId};
 use crate::protocol::BackendTag;
 
 /// A reply that cannot belong to what was asked.
@@ -27,7 +32,7 @@ pub struct Desync {
 }
 
 /// A request that a server answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Query: anything up to ReadyForQuery.
     Query,
@@ -36,17 +41,9 @@ pub enum Request {
     /// Sync: ReadyForQuery.
     Sync,
     /// Parse: ParseComplete.
-    Parse {
-        /// The statement it makes, unless it is the unnamed one or passed through.
-        statement: Option<Arc<Statement>>,
-        /// The client's name for it, to be taken back when the Parse fails.
-        client_name: Option<Box<[u8]>>,
-    },
+    Parse,
     /// Bind: BindComplete.
-    Bind {
-        /// The statement bound, if it is one that we manage.
-        statement: Option<Arc<Statement>>,
-    },
+    Bind,
     /// Describe of a statement: ParameterDescription, then RowDescription or NoData.
     DescribeStatement,
     /// Describe of a portal: RowDescription or NoData.
@@ -54,10 +51,7 @@ pub enum Request {
     /// Execute: rows or COPY, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
     /// Close: CloseComplete.
-    Close {
-        /// The client's name and statement, to be given back when the Close is voided.
-        restore: Option<(Box<[u8]>, Arc<Statement>)>,
-    },
+    Close,
 }
 
 /// What becomes of a reply.
@@ -74,12 +68,14 @@ pub enum Disposition {
 /// Why we ask a server something that no client asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBehalf {
-    /// To give the server the client's settings.
+    /// To give the server the client's settings, or to clean it. A refusal makes it unusable.
     Settings,
     /// To prepare, or to drop, a statement.
     Statement,
     /// To learn what session state the server is left with.
     Probe,
+    /// To learn that nothing else is under way.
+    Fence,
 }
 
 /// A reply of our own.
@@ -89,19 +85,81 @@ pub enum Fake {
     ParseComplete,
     /// CloseComplete: the server keeps the statement for others.
     CloseComplete,
-    /// CommandComplete of `DEALLOCATE name` and ReadyForQuery.
-    Deallocate,
     /// CommandComplete of `DEALLOCATE ALL` and ReadyForQuery.
     DeallocateAll,
 }
 
+/// Which statement a request is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// None, or one that is not ours to manage.
+    #[default]
+    None,
+    /// One of those that are shared.
+    Statement(StatementId),
+    /// The client's unnamed statement with this serial number is made.
+    Unnamed(u64),
+}
+
 /// One reply that is owed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Expected {
     /// What it answers.
     pub request: Request,
     /// What becomes of it.
     pub disposition: Disposition,
+    /// Which statement it is about.
+    pub(super) subject: Subject,
+    /// What is taken back, last one first, if the request is not carried out.
+    pub(super) revokes: Vec<Revoke>,
+    /// How many CopyDone or CopyFail were sent behind it and before the next request.
+    copy_ends: u32,
+}
+
+impl Expected {
+    /// Nothing but a reply.
+    #[inline]
+    pub fn new(request: Request, disposition: Disposition) -> Self {
+        Self {
+            request,
+            disposition,
+            subject: Subject::None,
+            revokes: Vec::new(),
+            copy_ends: 0,
+        }
+    }
+
+    /// About a statement.
+    #[inline]
+    pub(super) fn about(self, subject: Subject) -> Self {
+        Self { subject, ..self }
+    }
+
+    /// With something to take back.
+    #[inline]
+    pub(super) fn revoking(mut self, revoke: impl Into<Option<Revoke>>) -> Self {
+        self.revokes.extend(revoke.into());
+        self
+    }
+
+    /// Whether it ends the batch before it.
+    #[inline]
+    fn ends_batch(&self) -> bool {
+        matches!(
+            self.request,
+            Request::Query | Request::FunctionCall | Request::Sync
+        )
+    }
+
+    /// Whether the client is owed a ReadyForQuery for it.
+    #[inline]
+    pub(super) fn is_round(&self) -> bool {
+        self.ends_batch() && self.disposition == Disposition::Forward
+    }
+
+    fn is_fake(&self) -> bool {
+        matches!(self.disposition, Disposition::Fake(_))
+    }
 }
 
 /// How a server's message fits.
@@ -110,7 +168,7 @@ pub enum Step {
     /// Part of the oldest request's reply, which goes on.
     Within(Disposition),
     /// The end of the oldest request's reply.
-    Done(Expected),
+    Done(Disposition),
     /// An error that voids the oldest request and what follows it up to the next Sync.
     Void(Vec<Expected>),
     /// Nobody asked: NoticeResponse, NotificationResponse, ParameterStatus, or an error while
@@ -123,6 +181,18 @@ pub enum Step {
 pub struct Pipeline {
     expected: VecDeque<Expected>,
     phase: Phase,
+    /// Syncs that were sent while, or before it was known that, the server takes COPY data.
+    swallowed: u32,
+    /// Syncs that may have been swallowed by a COPY that failed, or may yet be answered.
+    doubtful: u32,
+    /// Whether a fence is under way that settles these.
+    fenced: bool,
+    /// Requests with something to take back, in batches that have been ended.
+    revocable: usize,
+    /// The same in the batch that is open.
+    open_revocable: usize,
+    /// Requests of the client's that end with ReadyForQuery.
+    rounds: usize,
 }
 
 /// What the server does with what is sent to it now.
@@ -137,6 +207,12 @@ enum Phase {
 }
 
 impl Pipeline {
+    /// How many replies are owed.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.expected.len()
+    }
+
     /// Whether nothing is owed.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -146,7 +222,7 @@ impl Pipeline {
     /// Whether nothing is owed and the server takes any request.
     #[inline]
     pub fn is_quiescent(&self) -> bool {
-        self.expected.is_empty() && self.phase == Phase::Normal
+        self.expected.is_empty() && self.phase == Phase::Normal && self.doubtful == 0
     }
 
     /// Whether the server ignores what is sent until a Sync.
@@ -161,54 +237,104 @@ impl Pipeline {
         self.phase == Phase::CopyIn
     }
 
+    /// Whether an earlier batch may yet take back what was entered for it.
+    #[inline]
+    pub fn may_revoke(&self) -> bool {
+        self.revocable > 0
+    }
+
+    /// Whether the client awaits the end of an earlier batch, so that the transaction's status is not
+    /// known.
+    #[inline]
+    pub fn is_status_open(&self) -> bool {
+        self.rounds > 0
+    }
+
     /// Enters a request that was sent, or that is answered by us.
     #[inline]
     pub fn push(&mut self, request: Request, disposition: Disposition) {
-        self.expected.push_back(Expected {
-            request,
-            disposition,
-        });
+        self.push_expected(Expected::new(request, disposition));
     }
 
-    /// A Sync was sent. In copy-in mode it is swallowed by the server and nothing is owed for it.
+    /// Enters a request that was sent, or that is answered by us.
     #[inline]
-    pub fn push_sync(&mut self) {
+    pub fn push_expected(&mut self, expected: Expected) {
+        if !expected.revokes.is_empty() {
+            self.open_revocable += 1;
+        }
+        if expected.ends_batch() {
+            self.revocable += std::mem::take(&mut self.open_revocable);
+        }
+        if expected.is_round() {
+            self.rounds += 1;
+        }
+        self.expected.push_back(expected);
+    }
+
+    /// A Sync was sent. In copy-in mode it is swallowed by the server and nothing is owed for it;
+    /// answers whether something is.
+    #[inline]
+    pub fn push_sync(&mut self, disposition: Disposition) -> bool {
         if self.phase == Phase::CopyIn {
-            return;
+            self.swallowed += 1;
+            return false;
         }
         self.phase = Phase::Normal;
-        self.push(Request::Sync, Disposition::Forward);
+        self.push(Request::Sync, disposition);
+        true
     }
 
     /// CopyDone or CopyFail was sent.
     pub fn end_copy_in(&mut self) {
         if self.phase == Phase::CopyIn {
             self.phase = Phase::Normal;
+        } else if let Some(last) = self.expected.iter_mut().rfind(|e| !e.is_fake()) {
+            // It may belong to a COPY of which we do not know yet.
+            last.copy_ends = last.copy_ends.saturating_add(1);
         }
+    }
+
+    /// Whether Syncs were sent of which it is, or may become, unclear if they will be answered.
+    pub fn may_owe_syncs(&self) -> bool {
+        self.doubtful > 0 || self.swallowed > 0
+    }
+
+    /// Whether a fence is needed before the server can be known to owe nothing.
+    #[inline]
+    pub fn wants_fence(&self) -> bool {
+        self.doubtful > 0 && !self.fenced && self.phase == Phase::Normal
+    }
+
+    /// A fence was sent: a Close of something that does not exist, and a Sync.
+    pub fn push_fence(&mut self) {
+        self.fenced = true;
+        let on_behalf = Disposition::Skip(OnBehalf::Fence);
+        self.push(Request::Close, on_behalf);
+        self.push(Request::Sync, on_behalf);
     }
 
     /// The oldest reply if it is one of ours, taken out.
     #[inline]
     pub fn next_fake(&mut self) -> Option<Fake> {
-        match self.expected.front() {
-            Some(Expected {
-                disposition: Disposition::Fake(fake),
-                ..
-            }) => {
-                let fake = *fake;
-                self.expected.pop_front();
+        match self.expected.front()?.disposition {
+            Disposition::Fake(fake) => {
+                self.pop();
                 Some(fake)
             }
-            _ => None,
+            Disposition::Forward | Disposition::Skip(_) => None,
         }
+    }
+
+    /// Whether the oldest reply is one of ours.
+    #[inline]
+    pub fn owes_fake(&self) -> bool {
+        self.expected.front().is_some_and(Expected::is_fake)
     }
 
     /// Whether all replies are ours, so that no message of the server's will bring them out.
     #[inline]
     pub fn owes_only_fakes(&self) -> bool {
-        self.expected
-            .iter()
-            .all(|e| matches!(e.disposition, Disposition::Fake(_)))
+        self.expected.iter().all(Expected::is_fake)
     }
 
     /// Whether the oldest reply is that of a probe.
@@ -230,12 +356,11 @@ impl Pipeline {
             if matches!(expected.disposition, Disposition::Skip(_)) {
                 continue;
             }
-            match expected.request {
-                Request::Query | Request::FunctionCall | Request::Sync => {
-                    awaited.ready_for_query += 1;
-                    awaited.open_batch = false;
-                }
-                _ => awaited.open_batch = true,
+            if expected.ends_batch() {
+                awaited.ready_for_query += 1;
+                awaited.open_batch = false;
+            } else {
+                awaited.open_batch = true;
             }
         }
         awaited.open_batch |= self.phase == Phase::IgnoringUntilSync;
@@ -244,12 +369,35 @@ impl Pipeline {
 
     /// Whether the server is left in the middle of a batch whose Sync was not sent.
     pub fn ends_in_open_batch(&self) -> bool {
-        let last = self.expected.back().map(|expected| &expected.request);
         self.phase == Phase::IgnoringUntilSync
-            || !matches!(
-                last,
-                None | Some(Request::Query | Request::FunctionCall | Request::Sync)
-            )
+            || self.expected.back().is_some_and(|last| !last.ends_batch())
+    }
+
+    /// Takes out all that is owed: the server will not answer any more.
+    pub fn take_all(&mut self) -> Vec<Expected> {
+        std::mem::take(self).expected.into()
+    }
+
+    /// What the oldest request has to give back and is about, taken from it: it was refused, and its
+    /// reply goes on.
+    pub(super) fn take_failing(&mut self) -> Option<Expected> {
+        let front = self.expected.front_mut()?;
+        let failing = Expected {
+            revokes: std::mem::take(&mut front.revokes),
+            ..Expected::new(front.request, front.disposition).about(front.subject)
+        };
+        if !failing.revokes.is_empty() {
+            self.revocable -= 1;
+        }
+        Some(failing)
+    }
+
+    /// Whether the client's names were taken away for the oldest request.
+    pub(super) fn has_taken_names(&self) -> bool {
+        self.expected.front().is_some_and(|front| {
+            let is_names = |revoke: &Revoke| matches!(revoke, Revoke::Names(_));
+            front.revokes.iter().any(is_names)
+        })
     }
 
     /// Fits a server's message to the oldest request.
@@ -257,18 +405,18 @@ impl Pipeline {
     pub fn on_message(&mut self, tag: BackendTag) -> Result<Step, Desync> {
         use BackendTag as B;
         let Some(front) = self.expected.front() else {
-            return Self::on_unexpected(tag);
+            return self.on_unexpected(tag);
         };
         let disposition = front.disposition;
-        let completes = match (&front.request, tag) {
+        let completes = match (front.request, tag) {
             (_, B::NoticeResponse | B::NotificationResponse | B::ParameterStatus) => {
                 return Ok(Step::Unsolicited(Some(disposition)));
             }
             (_, B::ErrorResponse) => return Ok(self.on_error()),
             (Request::Query | Request::FunctionCall | Request::Sync, B::ReadyForQuery)
-            | (Request::Parse { .. }, B::ParseComplete)
-            | (Request::Bind { .. }, B::BindComplete)
-            | (Request::Close { .. }, B::CloseComplete)
+            | (Request::Parse, B::ParseComplete)
+            | (Request::Bind, B::BindComplete)
+            | (Request::Close, B::CloseComplete)
             | (
                 Request::DescribeStatement | Request::DescribePortal,
                 B::NoData | B::RowDescription,
@@ -287,32 +435,39 @@ impl Pipeline {
             | (Request::Query, B::RowDescription | B::CommandComplete | B::EmptyQueryResponse)
             | (Request::DescribeStatement, B::ParameterDescription)
             | (Request::FunctionCall, B::FunctionCallResponse) => false,
-            _ => {
+            (_, B::ReadyForQuery) if self.doubtful > 0 => return Ok(self.on_doubtful_sync()),
+            (request, _) => {
                 return Err(Desync {
                     tag,
-                    expected: front.request.awaited(),
+                    expected: request.awaited(),
                 });
             }
         };
-        if completes {
-            if tag == B::ReadyForQuery {
-                self.phase = Phase::Normal;
-            }
-            Ok(self
-                .expected
-                .pop_front()
-                .map_or(Step::Within(disposition), Step::Done))
-        } else {
-            Ok(Step::Within(disposition))
+        if tag == B::CommandComplete {
+            // The COPY went well: what was sent before the end of its data has been swallowed.
+            self.swallowed = 0;
         }
+        if !completes {
+            return Ok(Step::Within(disposition));
+        }
+        if tag == B::ReadyForQuery {
+            self.phase = Phase::Normal;
+        }
+        if disposition == Disposition::Skip(OnBehalf::Fence) && tag == B::CloseComplete {
+            self.doubtful = 0;
+            self.fenced = false;
+        }
+        self.pop();
+        Ok(Step::Done(disposition))
     }
 
-    fn on_unexpected(tag: BackendTag) -> Result<Step, Desync> {
+    fn on_unexpected(&mut self, tag: BackendTag) -> Result<Step, Desync> {
         match tag {
             BackendTag::NoticeResponse
             | BackendTag::NotificationResponse
             | BackendTag::ParameterStatus
             | BackendTag::ErrorResponse => Ok(Step::Unsolicited(None)),
+            BackendTag::ReadyForQuery if self.doubtful > 0 => Ok(self.on_doubtful_sync()),
             _ => Err(Desync {
                 tag,
                 expected: "nothing was asked of it",
@@ -320,25 +475,33 @@ impl Pipeline {
         }
     }
 
+    /// One of the Syncs was not swallowed after all. The client sent it and gets its answer.
+    fn on_doubtful_sync(&mut self) -> Step {
+        self.doubtful -= 1;
+        self.phase = Phase::Normal;
+        Step::Done(Disposition::Forward)
+    }
+
     fn on_error(&mut self) -> Step {
-        let Some(front) = self.expected.front() else {
-            return Step::Unsolicited(None);
-        };
+        self.doubtful += std::mem::take(&mut self.swallowed);
         if self.phase == Phase::CopyIn {
             self.phase = Phase::Normal;
         }
-        if matches!(
-            front.request,
-            Request::Query | Request::FunctionCall | Request::Sync
-        ) {
+        let Some(front) = self.expected.front() else {
+            return Step::Unsolicited(None);
+        };
+        if front.ends_batch() {
             return Step::Within(front.disposition);
         }
         let end = self
             .expected
             .iter()
-            .position(|expected| matches!(expected.request, Request::Sync))
+            .position(|expected| expected.request == Request::Sync)
             .unwrap_or(self.expected.len());
-        let voided = self.expected.drain(..end).collect();
+        let mut voided = Vec::with_capacity(end);
+        for _ in 0..end {
+            voided.extend(self.pop());
+        }
         if self.expected.is_empty() {
             self.phase = Phase::IgnoringUntilSync;
         }
@@ -346,16 +509,57 @@ impl Pipeline {
     }
 
     /// The server turned to copy-in mode while executing the oldest request. What was sent behind
-    /// that request before we knew is swallowed by it: every Sync, up to and including the first
-    /// message of another kind, which ends the COPY with an error.
+    /// that request before we knew is swallowed by it: every Sync, up to the end of the data, or to
+    /// the first message of another kind, which is an error (since PostgreSQL 14 the end of the
+    /// connection).
     fn begin_copy_in(&mut self) {
         self.phase = Phase::CopyIn;
-        while self.expected.len() > 1 {
-            let swallowed = self.expected.remove(1);
-            let is_sync = swallowed.is_some_and(|e| matches!(e.request, Request::Sync));
-            if !is_sync {
-                break;
+        let mut at = 0;
+        while let Some(expected) = self.expected.get_mut(at) {
+            if expected.copy_ends > 0 {
+                expected.copy_ends -= 1;
+                self.phase = Phase::Normal;
+                return;
             }
+            at += 1;
+            let Some(next) = self.expected.get(at) else {
+                return;
+            };
+            if next.is_fake() {
+                continue;
+            }
+            if next.request != Request::Sync {
+                return;
+            }
+            self.swallowed += 1;
+            if let Some(sync) = self.expected.remove(at) {
+                self.on_leave(&sync);
+                at -= 1;
+                if let Some(before) = self.expected.get_mut(at) {
+                    before.copy_ends += sync.copy_ends;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Expected> {
+        let expected = self.expected.pop_front()?;
+        self.on_leave(&expected);
+        Some(expected)
+    }
+
+    #[inline]
+    fn on_leave(&mut self, expected: &Expected) {
+        if !expected.revokes.is_empty() {
+            if self.revocable > 0 {
+                self.revocable -= 1;
+            } else {
+                self.open_revocable -= 1;
+            }
+        }
+        if expected.is_round() {
+            self.rounds -= 1;
         }
     }
 }
@@ -370,132 +574,20 @@ pub struct Awaited {
 }
 
 impl Request {
-    fn awaited(&self) -> &'static str {
+    fn awaited(self) -> &'static str {
         match self {
             Self::Query => "the result of a Query was awaited",
             Self::FunctionCall => "a FunctionCallResponse was awaited",
             Self::Sync => "ReadyForQuery was awaited",
-            Self::Parse { .. } => "ParseComplete was awaited",
-            Self::Bind { .. } => "BindComplete was awaited",
+            Self::Parse => "ParseComplete was awaited",
+            Self::Bind => "BindComplete was awaited",
             Self::DescribeStatement | Self::DescribePortal => "a description was awaited",
             Self::Execute => "the result of an Execute was awaited",
-            Self::Close { .. } => "CloseComplete was awaited",
+            Self::Close => "CloseComplete was awaited",
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn batch(requests: impl IntoIterator<Item = Request>) -> Pipeline {
-        let mut pipeline = Pipeline::default();
-        for request in requests {
-            pipeline.push(request, Disposition::Forward);
-        }
-        pipeline
-    }
-
-    fn bind() -> Request {
-        Request::Bind { statement: None }
-    }
-
-    fn done(pipeline: &mut Pipeline, tag: BackendTag) -> bool {
-        matches!(pipeline.on_message(tag), Ok(Step::Done(_)))
-    }
-
-    #[test]
-    fn replies_complete_their_requests_in_order() {
-        let mut pipeline = batch([
-            bind(),
-            Request::DescribePortal,
-            Request::Execute,
-            Request::Sync,
-        ]);
-        assert!(done(&mut pipeline, BackendTag::BindComplete));
-        assert!(done(&mut pipeline, BackendTag::RowDescription));
-        assert!(!done(&mut pipeline, BackendTag::DataRow));
-        assert!(done(&mut pipeline, BackendTag::CommandComplete));
-        assert!(done(&mut pipeline, BackendTag::ReadyForQuery));
-        assert!(pipeline.is_quiescent());
-    }
-
-    #[test]
-    fn an_error_voids_up_to_the_next_sync_and_not_beyond() {
-        let mut pipeline = batch([
-            bind(),
-            Request::Execute,
-            Request::Sync,
-            bind(),
-            Request::Sync,
-        ]);
-        match pipeline.on_message(BackendTag::ErrorResponse) {
-            Ok(Step::Void(voided)) => assert_eq!(voided.len(), 2),
-            other => panic!("{other:?}"),
-        }
-        assert!(done(&mut pipeline, BackendTag::ReadyForQuery));
-        assert!(done(&mut pipeline, BackendTag::BindComplete));
-        assert!(done(&mut pipeline, BackendTag::ReadyForQuery));
-    }
-
-    #[test]
-    fn an_error_before_its_sync_was_sent_makes_the_server_ignore_the_rest() {
-        let mut pipeline = batch([bind()]);
-        assert!(matches!(
-            pipeline.on_message(BackendTag::ErrorResponse),
-            Ok(Step::Void(_))
-        ));
-        assert!(pipeline.ignores_until_sync() && !pipeline.is_quiescent());
-        pipeline.push_sync();
-        assert!(!pipeline.ignores_until_sync());
-        assert!(done(&mut pipeline, BackendTag::ReadyForQuery));
-    }
-
-    #[test]
-    fn a_sync_sent_before_copy_in_was_known_is_swallowed() {
-        let mut pipeline = batch([Request::Execute, Request::Sync]);
-        assert!(!done(&mut pipeline, BackendTag::CopyInResponse));
-        assert!(pipeline.is_copy_in());
-        pipeline.push_sync(); // swallowed as well
-        pipeline.end_copy_in();
-        pipeline.push_sync(); // this one is answered
-        assert!(done(&mut pipeline, BackendTag::CommandComplete));
-        assert!(done(&mut pipeline, BackendTag::ReadyForQuery));
-        assert!(pipeline.is_quiescent());
-    }
-
-    #[test]
-    fn what_was_not_asked_for_is_a_desync() {
-        assert!(batch([]).on_message(BackendTag::DataRow).is_err());
-        assert!(batch([]).on_message(BackendTag::ReadyForQuery).is_err());
-        assert!(
-            batch([bind()])
-                .on_message(BackendTag::ParseComplete)
-                .is_err()
-        );
-        assert!(
-            batch([Request::Sync])
-                .on_message(BackendTag::CommandComplete)
-                .is_err()
-        );
-        assert!(matches!(
-            batch([]).on_message(BackendTag::NotificationResponse),
-            Ok(Step::Unsolicited(None))
-        ));
-    }
-
-    #[test]
-    fn what_the_client_awaits_leaves_out_what_we_asked() {
-        let mut pipeline = Pipeline::default();
-        pipeline.push(Request::Query, Disposition::Skip(OnBehalf::Settings));
-        pipeline.push(Request::Query, Disposition::Forward);
-        pipeline.push(bind(), Disposition::Forward);
-        assert_eq!(
-            pipeline.awaited(),
-            Awaited {
-                ready_for_query: 1,
-                open_batch: true
-            }
-        );
-    }
-}
+#[path = "pipeline_tests.rs"]
+mod tests;

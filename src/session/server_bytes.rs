@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use super::{
     Batch, HOLD_LIMIT, Outbox, ServerState, Session,
+    named::TAKEN,
     pipeline::{Desync, Disposition, Expected, Fake, OnBehalf, Request, Step},
     probe::{self, Findings, PinReason, Pins},
-    server_state::{Streaming, Unnamed},
+    revoke::{Cause, Revoke},
+    server_state::Streaming,
 };
 use crate::{
     protocol::{
         BackendTag, Frame, FrameError, Malformed, SqlState,
         backend::{self, ErrorFields, TransactionStatus},
-        encode,
-        frame::{self, HEADER},
+        encode, frame,
     },
     sql::Effects,
 };
@@ -39,6 +40,14 @@ pub enum ServerFault {
     /// It refused the client's settings; the body of its ErrorResponse.
     #[error("server refused the session's settings")]
     SettingsRefused(Box<[u8]>),
+    /// A message that has to be seen whole is too large for it.
+    #[error("a {tag:?} message of {size} bytes")]
+    TooLarge {
+        /// Which.
+        tag: BackendTag,
+        /// Its size.
+        size: usize,
+    },
 }
 
 impl Session {
@@ -59,19 +68,20 @@ impl Session {
                     out.forward(at..at + size);
                 }
                 streaming.remaining -= size;
+                at += size;
                 if streaming.remaining == 0 {
                     server.streaming = None;
+                    Self::give_fakes_behind(server, out);
                 }
-                at += size;
                 continue;
             }
             let Some(frame) = frame::backend(&data[at..])? else {
                 break;
             };
-            if !frame.is_whole() && !Self::may_stream_to_client(&frame, server) {
+            if !frame.is_whole() && !Self::may_stream_to_client(&frame, server)? {
                 break;
             }
-            self.give_fakes(server, out);
+            Self::give_fakes_behind(server, out);
             let forward = self.on_server_message(&frame, server, out)?;
             let at_hand = frame.bytes.len();
             if forward {
@@ -82,22 +92,30 @@ impl Session {
                     remaining: frame.size - at_hand,
                     forward,
                 });
-            } else {
-                self.give_fakes(server, out);
             }
             at += at_hand;
+            Self::give_fakes_behind(server, out);
         }
+        self.ask_on(server, to_server);
         self.probe_if_touched(server, to_server);
         Ok(at)
     }
 
     /// Whether a message that has not arrived whole may pass through by pieces: rows and COPY data
     /// at any size; everything else only when it is too large to be held.
-    fn may_stream_to_client(frame: &Frame<'_, BackendTag>, server: &ServerState) -> bool {
+    fn may_stream_to_client(
+        frame: &Frame<'_, BackendTag>,
+        server: &ServerState,
+    ) -> Result<bool, ServerFault> {
         match frame.tag {
-            BackendTag::DataRow | BackendTag::CopyData => !server.pipeline.is_probing(),
-            BackendTag::ReadyForQuery | BackendTag::CommandComplete => false,
-            _ => frame.bytes.len() >= HOLD_LIMIT,
+            BackendTag::DataRow | BackendTag::CopyData if !server.pipeline.is_probing() => Ok(true),
+            BackendTag::ReadyForQuery | BackendTag::CommandComplete if frame.size > HOLD_LIMIT => {
+                Err(ServerFault::TooLarge {
+                    tag: frame.tag,
+                    size: frame.size,
+                })
+            }
+            _ => Ok(frame.bytes.len() >= HOLD_LIMIT),
         }
     }
 
@@ -110,12 +128,11 @@ impl Session {
     ) -> Result<bool, ServerFault> {
         let tag = frame.tag;
         if tag == BackendTag::ErrorResponse {
-            self.on_server_error(frame, server, out)?;
-            return Ok(false);
+            return self.on_server_error(frame, server, out);
         }
-        let (disposition, expected) = match server.pipeline.on_message(tag)? {
-            Step::Within(disposition) => (disposition, None),
-            Step::Done(expected) => (expected.disposition, Some(expected)),
+        let (disposition, is_done) = match server.pipeline.on_message(tag)? {
+            Step::Within(disposition) => (disposition, false),
+            Step::Done(disposition) => (disposition, true),
             Step::Unsolicited(disposition) => {
                 return self.on_unsolicited(frame, disposition);
             }
@@ -125,13 +142,23 @@ impl Session {
             server.status = backend::ready_for_query(frame.body())?;
             if disposition == Disposition::Forward {
                 self.answered = self.answered.wrapping_add(1);
+                self.deferred_error = None;
             }
         }
         match disposition {
             Disposition::Forward => {
-                if tag == BackendTag::CommandComplete {
-                    let tag = backend::command_complete(frame.body())?;
-                    self.on_command_complete(tag, server);
+                match tag {
+                    BackendTag::CommandComplete => {
+                        let tag = backend::command_complete(frame.body())?;
+                        self.on_command_complete(tag, server);
+                    }
+                    // A COPY within a batch has swallowed the Syncs behind it: the batch goes on.
+                    BackendTag::CopyInResponse | BackendTag::CopyBothResponse
+                        if server.pipeline.ends_in_open_batch() =>
+                    {
+                        self.batch = Batch::Open;
+                    }
+                    _ => {}
                 }
                 Ok(true)
             }
@@ -139,9 +166,13 @@ impl Session {
                 if tag == BackendTag::DataRow
                     && let Some(findings) = &mut self.findings
                 {
-                    findings.add(frame.body())?;
+                    if frame.is_whole() {
+                        findings.add(frame.body())?;
+                    } else {
+                        findings.pins.insert(PinReason::Unproved);
+                    }
                 }
-                if expected.is_some() {
+                if is_done {
                     self.apply_findings(server);
                 }
                 Ok(false)
@@ -156,18 +187,15 @@ impl Session {
         if !tag.starts_with(b"D") {
             return;
         }
-        match tag {
-            b"DISCARD ALL" => {
-                server.statements.clear();
-                self.statements.clear();
-                self.forget_unnamed(server);
-                self.pins = Pins::NONE;
+        let is_discard = tag == b"DISCARD ALL";
+        if is_discard || tag == b"DEALLOCATE ALL" {
+            server.statements.doubt_all();
+            if !server.pipeline.has_taken_names() {
+                self.statements.take();
             }
-            b"DEALLOCATE ALL" => {
-                server.statements.clear();
-                self.statements.clear();
-            }
-            _ => {}
+        }
+        if is_discard {
+            self.pins = Pins::NONE;
         }
     }
 
@@ -178,13 +206,19 @@ impl Session {
     ) -> Result<bool, ServerFault> {
         let on_behalf = matches!(disposition, Some(Disposition::Skip(_)));
         match frame.tag {
-            BackendTag::ParameterStatus if on_behalf => Ok(false),
+            // It is the client's own setting, of which it knows.
+            BackendTag::ParameterStatus
+                if disposition == Some(Disposition::Skip(OnBehalf::Settings)) =>
+            {
+                Ok(false)
+            }
+            BackendTag::ParameterStatus if !frame.is_whole() => Ok(true),
             BackendTag::ParameterStatus => {
                 let (name, value) = backend::parameter_status(frame.body())?;
                 self.dialect.on_parameter_status(name, value);
                 // A setting changed; if no SET was seen, a function did it. Inside a transaction it
                 // may also be a SET LOCAL, which the probe will find gone.
-                if disposition.is_some() && self.mode != super::Mode::Session {
+                if disposition == Some(Disposition::Forward) && self.tracks() {
                     self.touched |= Effects::SETS;
                 }
                 Ok(true)
@@ -194,65 +228,98 @@ impl Session {
         }
     }
 
+    /// Handles an ErrorResponse; answers whether it is forwarded as it is.
     fn on_server_error(
         &mut self,
         frame: &Frame<'_, BackendTag>,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
-    ) -> Result<(), ServerFault> {
-        let bytes = frame.bytes;
+    ) -> Result<bool, ServerFault> {
         let body = frame.body();
         let fields = ErrorFields::read(body);
         if matches!(fields.severity, b"FATAL" | b"PANIC") {
             return Err(ServerFault::Fatal(body.into()));
         }
+        let sqlstate = fields.sqlstate;
         match server.pipeline.on_message(BackendTag::ErrorResponse)? {
-            Step::Within(Disposition::Forward) => self.forward_error(bytes, fields.sqlstate, out),
-            Step::Within(Disposition::Skip(OnBehalf::Settings)) => {
-                return Err(ServerFault::SettingsRefused(body.into()));
-            }
-            Step::Within(Disposition::Skip(OnBehalf::Probe)) => {
-                if let Some(findings) = &mut self.findings {
-                    findings.pins.insert(PinReason::Unproved);
+            Step::Within(disposition) => {
+                let taken = self.on_refused(sqlstate, server);
+                match disposition {
+                    Disposition::Forward => {
+                        return Ok(self.forward_error(frame, sqlstate, taken.as_deref(), out));
+                    }
+                    Disposition::Skip(OnBehalf::Settings) => {
+                        return Err(ServerFault::SettingsRefused(body.into()));
+                    }
+                    Disposition::Skip(OnBehalf::Probe) => {
+                        if let Some(findings) = &mut self.findings {
+                            findings.pins.insert(PinReason::Unproved);
+                        }
+                    }
+                    Disposition::Skip(_) | Disposition::Fake(_) => {}
                 }
-            }
-            Step::Within(Disposition::Skip(OnBehalf::Statement)) => {
-                self.deferred_error = Some(bytes.into());
             }
             Step::Void(voided) => {
-                let awaited = voided
-                    .iter()
-                    .any(|e| !matches!(e.disposition, Disposition::Skip(_)));
-                self.take_back(voided, server);
-                if awaited {
-                    self.forward_error(bytes, fields.sqlstate, out);
-                } else if server.pipeline.ignores_until_sync() || self.batch == Batch::Open {
-                    out.own().extend_from_slice(bytes);
-                } else {
-                    self.deferred_error = Some(bytes.into());
+                let is_ours = |e: &Expected| matches!(e.disposition, Disposition::Skip(_));
+                let taken = voided.first().and_then(taken_name);
+                let is_deferred = voided.iter().all(is_ours);
+                if voided.first().is_some_and(is_ours) && server.pipeline.ignores_until_sync() {
+                    self.unanswered += voided.iter().filter(|e| e.is_round()).count();
                 }
+                self.take_back(voided, sqlstate, server);
+                if !is_deferred {
+                    return Ok(self.forward_error(frame, sqlstate, taken.as_deref(), out));
+                }
+                self.deferred_error = frame.is_whole().then(|| frame.bytes.into());
             }
             Step::Unsolicited(_) => return Err(ServerFault::Fatal(body.into())),
-            Step::Within(Disposition::Fake(_)) | Step::Done(_) => {}
+            Step::Done(_) => {}
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// The oldest request was refused, and its reply goes on. Answers the client's name for what the
+    /// server calls [`TAKEN`].
+    fn on_refused(
+        &mut self,
+        sqlstate: Option<SqlState>,
+        server: &mut ServerState,
+    ) -> Option<Box<[u8]>> {
+        let mut failed = server.pipeline.take_failing()?;
+        let taken = taken_name(&failed);
+        let cause = Cause::Refused(sqlstate);
+        server.take_back(&failed, cause);
+        self.take_back_one(&mut failed, cause);
+        taken
     }
 
     /// Tells the client of an error: of the one that is behind it, where there is one; and with the
-    /// client's own names for its statements.
-    fn forward_error(&mut self, bytes: &[u8], sqlstate: Option<SqlState>, out: &mut Outbox<'_>) {
-        let deferred = self.deferred_error.take();
-        let is_about_names = sqlstate == Some(SqlState::INVALID_SQL_STATEMENT_NAME)
-            || sqlstate == Some(SqlState::DUPLICATE_PREPARED_STATEMENT);
-        match deferred {
-            Some(error) if is_about_names => out.own().extend_from_slice(&error),
-            _ if is_about_names => encode::raw_error(out.own(), &self.translate(&bytes[HEADER..])),
-            _ => out.own().extend_from_slice(bytes),
+    /// client's own names for its statements. Answers whether it goes to the client as it is.
+    fn forward_error(
+        &mut self,
+        frame: &Frame<'_, BackendTag>,
+        sqlstate: Option<SqlState>,
+        taken: Option<&[u8]>,
+        out: &mut Outbox<'_>,
+    ) -> bool {
+        let is_about_names = matches!(
+            sqlstate,
+            Some(SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PREPARED_STATEMENT)
+        );
+        let is_consequence =
+            is_about_names || sqlstate == Some(SqlState::IN_FAILED_SQL_TRANSACTION);
+        match self.deferred_error.take() {
+            Some(error) if is_consequence => out.own().extend_from_slice(&error),
+            _ if is_about_names && frame.is_whole() => {
+                encode::raw_error(out.own(), &self.translate(frame.body(), taken));
+            }
+            _ => return true,
         }
+        false
     }
 
     /// An ErrorResponse body in which statement names of ours are the client's again.
-    fn translate(&self, body: &[u8]) -> Vec<u8> {
+    fn translate(&self, body: &[u8], taken: Option<&[u8]>) -> Vec<u8> {
         let prefix = super::statements::NAME_PREFIX.as_bytes();
         let mut translated = Vec::with_capacity(body.len());
         let mut rest = body;
@@ -260,69 +327,56 @@ impl Session {
             .windows(prefix.len())
             .position(|window| window == prefix)
         {
-            let digits = rest[start + prefix.len()..]
+            let length = rest[start..]
                 .iter()
-                .take_while(|b| b.is_ascii_digit())
+                .take_while(|b| b.is_ascii_alphanumeric() || **b == b'_')
                 .count();
-            let end = start + prefix.len() + digits;
-            translated.extend_from_slice(&rest[..start]);
-            let ours = &rest[start..end];
-            translated.extend_from_slice(self.statements.client_name(ours).unwrap_or(ours));
-            rest = &rest[end..];
+            let (before, from) = rest.split_at(start);
+            let (ours, behind) = from.split_at(length);
+            let theirs = taken
+                .filter(|_| ours == TAKEN)
+                .or_else(|| self.statements.client_name(ours));
+            translated.extend_from_slice(before);
+            translated.extend_from_slice(theirs.unwrap_or(ours));
+            rest = behind;
         }
         translated.extend_from_slice(rest);
         translated
     }
 
-    /// Undoes what was entered for requests that were never executed.
-    fn take_back(&mut self, voided: Vec<Expected>, server: &mut ServerState) {
-        for Expected {
-            request,
-            disposition,
-        } in voided
+    /// The replies of ours that come next, unless the client has got only a part of what is before.
+    pub(super) fn give_fakes(server: &mut ServerState, to_client: &mut Vec<u8>) {
+        while !server.is_mid_message()
+            && let Some(fake) = server.pipeline.next_fake()
         {
-            match request {
-                Request::Parse {
-                    statement: Some(statement),
-                    client_name,
-                } => {
-                    if !matches!(disposition, Disposition::Fake(_)) {
-                        server.statements.remove(statement.id);
-                    }
-                    if let Some(name) = client_name {
-                        self.statements.remove_if(&name, statement.id);
-                    }
-                }
-                Request::Parse {
-                    statement: None, ..
-                } => {
-                    server.unnamed = Unnamed::None;
-                    self.unnamed.parse = Vec::new();
-                }
-                Request::Close {
-                    restore: Some((name, statement)),
-                } => {
-                    self.statements.insert(&name, statement);
-                }
-                _ => {}
-            }
+            Self::give_fake(fake, server.status, to_client);
         }
     }
 
-    fn give_fakes(&mut self, server: &mut ServerState, out: &mut Outbox<'_>) {
-        while let Some(fake) = server.pipeline.next_fake() {
-            Self::give_fake(fake, server.status, out.own());
+    #[inline]
+    fn give_fakes_behind(server: &mut ServerState, out: &mut Outbox<'_>) {
+        if server.pipeline.owes_fake() {
+            Self::give_fakes(server, out.own());
         }
     }
 
-    pub(super) fn give_fake(fake: Fake, status: TransactionStatus, out: &mut Vec<u8>) {
+    /// What has to be sent to the server because of what it said.
+    fn ask_on(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
+        for _ in 0..std::mem::take(&mut self.unanswered) {
+            // A preparation of ours has failed, and the Query behind it was ignored because of that:
+            // its client waits for a ReadyForQuery.
+            encode::sync(to_server);
+            server.pipeline.push_sync(Disposition::Forward);
+        }
+        if server.pipeline.wants_fence() && server.pipeline.is_empty() {
+            server.send_fence(to_server);
+        }
+    }
+
+    fn give_fake(fake: Fake, status: TransactionStatus, out: &mut Vec<u8>) {
         match fake {
             Fake::ParseComplete => encode::parse_complete(out),
             Fake::CloseComplete => encode::close_complete(out),
-            Fake::Deallocate => {
-                encode::command_complete(out, "DEALLOCATE");
-                encode::ready_for_query(out, status);
-            }
             Fake::DeallocateAll => {
                 encode::command_complete(out, "DEALLOCATE ALL");
                 encode::ready_for_query(out, status);
@@ -336,7 +390,6 @@ impl Session {
             return;
         }
         self.touched = Effects::NONE;
-        let custom = std::mem::take(&mut self.custom_settings);
         let known = self
             .settings
             .iter()
@@ -344,7 +397,7 @@ impl Session {
             .map(|(name, _)| name);
         let mut names: Vec<&[u8]> = known
             .filter(|name| name.contains(&b'.'))
-            .chain(custom.iter().map(|name| &**name))
+            .chain(self.custom_settings.iter().map(|name| &**name))
             .collect();
         names.sort_unstable();
         names.dedup();
@@ -382,4 +435,12 @@ impl Session {
             interner.intern(settings)
         };
     }
+}
+
+/// The client's name for what the server calls [`TAKEN`] in its answer.
+fn taken_name(expected: &Expected) -> Option<Box<[u8]>> {
+    expected.revokes.iter().find_map(|revoke| match revoke {
+        Revoke::Taken(name) => Some(name.clone()),
+        _ => None,
+    })
 }

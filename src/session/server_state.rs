@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::{
+    HOLD_LIMIT,
     pipeline::{Disposition, OnBehalf, Pipeline, Request, Step},
+    revoke::Cause,
     server_bytes::ServerFault,
     settings::Settings,
     statements::ServerStatements,
 };
 use crate::protocol::{
     BackendTag, Frame,
-    backend::{self, TransactionStatus},
+    backend::{self, ErrorFields, TransactionStatus},
     encode, frame,
 };
 
@@ -20,6 +22,9 @@ pub struct UnnamedId {
     pub(super) client: u64,
     pub(super) serial: u64,
 }
+
+/// A statement name that nothing has.
+const FENCE: &[u8] = b"pgweir_fence";
 
 /// What is known of one server connection.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub(super) enum Unnamed {
     None,
     /// This one.
     Is(UnnamedId),
+    /// Any or none.
+    Unknown,
 }
 
 /// The rest of a message that is too large to be held.
@@ -115,8 +122,13 @@ impl ServerState {
             let Some(frame) = frame::backend(&data[at..])? else {
                 break;
             };
-            let needs_body = matches!(frame.tag, BackendTag::ReadyForQuery);
-            if needs_body && !frame.is_whole() {
+            if frame.tag == BackendTag::ReadyForQuery && !frame.is_whole() {
+                if frame.size > HOLD_LIMIT {
+                    return Err(ServerFault::TooLarge {
+                        tag: frame.tag,
+                        size: frame.size,
+                    });
+                }
                 break;
             }
             self.discard_message(&frame)?;
@@ -135,29 +147,40 @@ impl ServerState {
     }
 
     fn discard_message(&mut self, frame: &Frame<'_, BackendTag>) -> Result<(), ServerFault> {
-        match self.pipeline.on_message(frame.tag)? {
-            Step::Unsolicited(None) if frame.tag == BackendTag::ErrorResponse => {
-                Err(ServerFault::Fatal(frame.body().into()))
+        let step = self.pipeline.on_message(frame.tag)?;
+        if frame.tag == BackendTag::ReadyForQuery {
+            self.status = backend::ready_for_query(frame.body())?;
+        }
+        if frame.tag != BackendTag::ErrorResponse {
+            return Ok(());
+        }
+        let cause = Cause::Refused(ErrorFields::read(frame.body()).sqlstate);
+        match step {
+            Step::Unsolicited(_) => return Err(ServerFault::Fatal(frame.body().into())),
+            // Its settings are not what they are believed to be, or it was not cleaned.
+            Step::Within(Disposition::Skip(OnBehalf::Settings)) => {
+                return Err(ServerFault::SettingsRefused(frame.body().into()));
+            }
+            Step::Within(_) => {
+                if let Some(failed) = self.pipeline.take_failing() {
+                    self.take_back(&failed, cause);
+                }
             }
             Step::Void(voided) => {
-                for expected in voided {
-                    if let Request::Parse {
-                        statement: Some(statement),
-                        ..
-                    } = expected.request
-                    {
-                        self.statements.remove(statement.id);
-                    }
+                let first = voided.len().saturating_sub(1);
+                for (distance, expected) in voided.iter().rev().enumerate() {
+                    let cause = if distance == first {
+                        cause
+                    } else {
+                        Cause::Ignored
+                    };
+                    self.take_back(expected, cause);
                 }
-                Ok(())
             }
-            _ => {
-                if frame.tag == BackendTag::ReadyForQuery {
-                    self.status = backend::ready_for_query(frame.body())?;
-                }
-                Ok(())
-            }
+            Step::Done(_) => {}
         }
+        self.unnamed = Unnamed::Unknown;
+        Ok(())
     }
 
     /// What has to be sent so that the server ends what its client began: a COPY, a batch. Whatever
@@ -169,9 +192,19 @@ impl ServerState {
         }
         if self.pipeline.ends_in_open_batch() {
             encode::sync(to_server);
-            self.pipeline
-                .push(Request::Sync, Disposition::Skip(OnBehalf::Settings));
+            let on_behalf = Disposition::Skip(OnBehalf::Fence);
+            self.pipeline.push_sync(on_behalf);
         }
+        if self.pipeline.may_owe_syncs() {
+            self.send_fence(to_server);
+        }
+    }
+
+    /// Asks for an answer that cannot be mistaken for another.
+    pub(super) fn send_fence(&mut self, to_server: &mut Vec<u8>) {
+        encode::close_statement(to_server, FENCE);
+        encode::sync(to_server);
+        self.pipeline.push_fence();
     }
 
     /// What is left to do now.
@@ -201,9 +234,10 @@ impl ServerState {
         self.settings = Arc::clone(wanted);
     }
 
-    /// The server has been told DISCARD ALL: nothing is left of any session on it.
+    /// The server was reset, by DISCARD ALL or what the operator has put in its place: nothing is left
+    /// of any session on it, save perhaps prepared statements.
     pub fn on_discard_all(&mut self, defaults: Arc<Settings>) {
-        self.statements.clear();
+        self.statements.doubt_all();
         self.unnamed = Unnamed::None;
         self.settings = defaults;
     }

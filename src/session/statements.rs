@@ -5,7 +5,7 @@
 //! of ours, so that one parse serves every client. Which server has which statements is a
 //! [`ServerStatements`], bounded, the least recently used one going first.
 //!
-//! Names are optimistic: they are entered when a Parse is sent, and taken back when it fails.
+//! Entries are made when a Parse is sent, and taken back when it is not carried out.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -34,6 +34,8 @@ pub struct Statement {
     pub source: Source,
     /// What its text was found to be, once, when it was prepared.
     pub facts: sql::Facts,
+    /// The statement that its text executes by name (`EXECUTE`).
+    pub needs: Option<Arc<Statement>>,
 }
 
 /// What a statement is made from.
@@ -131,13 +133,15 @@ pub struct StatementInterner {
 const PRUNE_ABOVE: usize = 256;
 
 impl StatementInterner {
-    /// The shared statement of a Parse message. `facts` is asked only for one not seen before.
+    /// The shared statement of a Parse message. A text that executes another statement names it as the
+    /// server does, so the same text always needs the same.
     pub fn parse(
         &self,
         text: &[u8],
         types: &[u8],
         settings: &[u8],
-        facts: impl FnOnce() -> sql::Facts,
+        facts: sql::Facts,
+        needs: Option<Arc<Statement>>,
     ) -> Arc<Statement> {
         let statements = self
             .statements
@@ -156,7 +160,7 @@ impl StatementInterner {
             types: types.into(),
             settings: settings.into(),
         };
-        self.add(source, facts())
+        self.add(source, facts, needs)
     }
 
     /// The shared statement of an SQL `PREPARE` whose name stood between `before` and `after`.
@@ -172,10 +176,15 @@ impl StatementInterner {
             after: after.into(),
             settings,
         };
-        self.add(source, facts)
+        self.add(source, facts, None)
     }
 
-    fn add(&self, source: Source, facts: sql::Facts) -> Arc<Statement> {
+    fn add(
+        &self,
+        source: Source,
+        facts: sql::Facts,
+        needs: Option<Arc<Statement>>,
+    ) -> Arc<Statement> {
         let mut statements = self
             .statements
             .lock()
@@ -193,6 +202,7 @@ impl StatementInterner {
             name,
             source: source.clone(),
             facts,
+            needs,
         });
         statements.insert(Key(source), Arc::clone(&statement));
         statement
@@ -246,9 +256,16 @@ impl ClientStatements {
         }
     }
 
-    /// Takes all names away.
-    pub fn clear(&mut self) {
-        self.by_name = HashMap::default();
+    /// Takes all names away, and answers them.
+    pub fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    /// Gives back the names that were taken away and are not in use again.
+    pub fn restore(&mut self, taken: Self) {
+        for (name, statement) in taken.by_name {
+            self.by_name.entry(name).or_insert(statement);
+        }
     }
 
     /// How many names there are.
@@ -270,7 +287,20 @@ impl ClientStatements {
     }
 }
 
+/// How a server stands to a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It has it, as far as we were told.
+    Present,
+    /// It may have it or not, or in a state that is of no use: close it before preparing it.
+    Doubtful,
+    /// It does not have it.
+    Absent,
+}
+
 /// The statements that one server has, by use.
+///
+/// Doubt is always safe: it costs one Close and one Parse at the next use.
 #[derive(Debug)]
 pub struct ServerStatements {
     held: HashMap<StatementId, Held, foldhash::fast::RandomState>,
@@ -282,6 +312,7 @@ pub struct ServerStatements {
 struct Held {
     statement: Arc<Statement>,
     used: u64,
+    is_doubtful: bool,
 }
 
 impl ServerStatements {
@@ -296,14 +327,18 @@ impl ServerStatements {
 
     /// Whether the server has it; counts as a use.
     #[inline]
-    pub fn touch(&mut self, id: StatementId) -> bool {
+    pub fn touch(&mut self, id: StatementId) -> Presence {
         self.clock += 1;
         match self.held.get_mut(&id) {
             Some(held) => {
                 held.used = self.clock;
-                true
+                if held.is_doubtful {
+                    Presence::Doubtful
+                } else {
+                    Presence::Present
+                }
             }
-            None => false,
+            None => Presence::Absent,
         }
     }
 
@@ -324,14 +359,44 @@ impl ServerStatements {
             Held {
                 statement: Arc::clone(statement),
                 used: self.clock,
+                is_doubtful: false,
             },
         );
         evicted.map(|held| held.statement)
     }
 
+    /// Enters a statement that the server has perhaps not lost after all; above the limit if need be.
+    pub fn insert_doubtful(&mut self, statement: &Arc<Statement>) {
+        self.held.entry(statement.id).or_insert_with(|| Held {
+            statement: Arc::clone(statement),
+            used: 0,
+            is_doubtful: true,
+        });
+    }
+
+    /// It is no longer certain that the server has this one.
+    pub fn doubt(&mut self, id: StatementId) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.is_doubtful = true;
+        }
+    }
+
+    /// It is no longer certain that the server has any of them.
+    pub fn doubt_all(&mut self) {
+        for held in self.held.values_mut() {
+            held.is_doubtful = true;
+        }
+    }
+
     /// Takes a statement back that turned out not to be there.
     pub fn remove(&mut self, id: StatementId) {
         self.held.remove(&id);
+    }
+
+    /// How many the server may have at least, and at most.
+    pub fn bounds(&self) -> (usize, usize) {
+        let certain = self.held.values().filter(|held| !held.is_doubtful);
+        (certain.count(), self.held.len())
     }
 
     /// The server has dropped all of them.

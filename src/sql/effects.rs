@@ -100,6 +100,12 @@ impl Effects {
         self.0 == 0
     }
 
+    /// Those that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Both together, where `|` cannot be used.
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -1,0 +1,142 @@
+//! What a client's statements may leave behind on a server.
+
+use super::{
+    Batch, Mode, Outbox, ServerState, Session,
+    pipeline::{Disposition, OnBehalf, Request},
+    probe::PinReason,
+};
+use crate::{
+    protocol::{backend::TransactionStatus, encode},
+    sql::{self, Detail, Effects},
+};
+
+/// Effects that leave session state behind which a probe can find.
+const PROBED: Effects = Effects::SETS
+    .with(Effects::SET_CONFIG)
+    .with(Effects::SET_ROLE)
+    .with(Effects::LISTEN)
+    .with(Effects::ADVISORY_LOCK)
+    .with(Effects::TEMP_OBJECT)
+    .with(Effects::HOLD_CURSOR)
+    .with(Effects::PREPARE)
+    .with(Effects::DISCARD)
+    .with(Effects::OPAQUE)
+    .with(Effects::UNKNOWN_FUNCTION)
+    .with(Effects::UNKNOWN);
+
+/// Effects that may end the reason for a pin.
+const UNPINNING: Effects = Effects::UNLISTEN
+    .with(Effects::ADVISORY_UNLOCK)
+    .with(Effects::DROP)
+    .with(Effects::CLOSE_CURSOR)
+    .with(Effects::DEALLOCATE);
+
+/// Effects that leave session state behind which nothing shows.
+const OPAQUE_STATE: Effects = Effects::LOAD.with(Effects::SETSEED);
+
+/// Effects that may take prepared statements of ours from a server.
+pub(super) const DEALLOCATING: Effects = Effects::DISCARD
+    .with(Effects::DEALLOCATE)
+    .with(Effects::PREPARE)
+    .with(Effects::UNKNOWN);
+
+/// How many settings of its own making a client may have before it keeps its server.
+const CUSTOM_SETTINGS_LIMIT: usize = 64;
+
+impl Session {
+    /// Whether session state is tracked, and names of statements are translated.
+    #[inline]
+    pub(super) fn tracks(&self) -> bool {
+        self.mode != Mode::Session
+    }
+
+    /// Remembers what a statement that is on its way may do to the server.
+    #[inline]
+    pub(super) fn touch(&mut self, effects: Effects) {
+        if !self.tracks() {
+            return;
+        }
+        if effects.intersects(PROBED) || (effects.intersects(UNPINNING) && !self.pins.is_empty()) {
+            self.touched |= effects;
+        }
+        if effects.intersects(OPAQUE_STATE) {
+            self.pins.insert(PinReason::Opaque);
+        }
+    }
+
+    /// What an earlier client of this server left for currval and lastval must not be seen. Such a
+    /// statement at the beginning of a transaction finds nothing, as in a new session.
+    #[inline]
+    pub(super) fn forget_sequences(
+        &self,
+        effects: Effects,
+        server: &mut ServerState,
+        out: &mut Outbox<'_>,
+    ) {
+        if !effects.contains(Effects::SEQUENCE_STATE) {
+            return;
+        }
+        let begins = server.status == TransactionStatus::Idle
+            && server.pipeline.is_quiescent()
+            && self.batch == Batch::Closed
+            && self.pins.is_empty();
+        if begins {
+            encode::query(out.own(), b"DISCARD SEQUENCES");
+            server
+                .pipeline
+                .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
+        }
+    }
+
+    /// Remembers the names of settings that a probe would not be told of.
+    #[inline]
+    pub(super) fn note_custom_settings(&mut self, text: &[u8], facts: &sql::Facts) {
+        let setting = Effects::SETS.with(Effects::SET_CONFIG);
+        if !self.tracks() || !facts.effects.intersects(setting) {
+            return;
+        }
+        if facts.statements == 1 {
+            return self.note_custom_setting(text, facts);
+        }
+        let env = self.dialect.env();
+        for (_, facts) in sql::statements(text, &env) {
+            self.note_custom_setting(text, &facts);
+        }
+    }
+
+    fn note_custom_setting(&mut self, text: &[u8], facts: &sql::Facts) {
+        let name: Vec<u8> = match facts.detail {
+            Detail::Set {
+                parameter,
+                scope: sql::SetScope::Session,
+                ..
+            } => parameter.name(text),
+            Detail::SetConfig {
+                local: Some(true), ..
+            } => return,
+            Detail::SetConfig {
+                name: Some(name), ..
+            } => match sql::plain_literal(name.of(text)) {
+                Some(name) => name.to_vec(),
+                None => return self.pins.insert(PinReason::Opaque),
+            },
+            // A name that is computed may be one that no probe knows to ask for.
+            _ if facts.effects.contains(Effects::SET_CONFIG) => {
+                return self.pins.insert(PinReason::Opaque);
+            }
+            _ => return,
+        };
+        if !name.contains(&b'.') {
+            return;
+        }
+        let name: Box<[u8]> = name.to_ascii_lowercase().into();
+        if self.custom_settings.contains(&name) {
+            return;
+        }
+        if self.custom_settings.len() < CUSTOM_SETTINGS_LIMIT {
+            self.custom_settings.push(name);
+        } else {
+            self.pins.insert(PinReason::Opaque);
+        }
+    }
+}

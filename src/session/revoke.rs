@@ -1,0 +1,173 @@
+//! What was entered in advance for a request, and has to be taken back when it is not carried out.
+//!
+//! A statement counts as prepared, or a name as free, from the moment that the message is on its way:
+//! the messages behind it in the same batch rely on it. If the server then refuses that message, or
+//! ignores it because of an earlier error, what it stood for has not happened. Entries are taken back
+//! newest first, so that the state before the first of them comes out. Messages of a later batch never
+//! rely on entries that may yet be taken back: they are held until it is settled.
+
+use std::sync::Arc;
+
+use super::{
+    Session,
+    pipeline::{Disposition, Expected, Subject},
+    server_state::{ServerState, Unnamed},
+    statements::{ClientStatements, Presence, Statement},
+    unnamed::UnnamedStatement,
+};
+use crate::protocol::SqlState;
+
+/// What a request that is not carried out has to give back.
+#[derive(Debug)]
+pub(super) enum Revoke {
+    /// A statement that is being prepared.
+    Prepared {
+        /// The statement.
+        statement: Arc<Statement>,
+        /// The client's new name for it, if it gets one.
+        client_name: Option<Box<[u8]>>,
+        /// How the server stood to it before, if the server is asked at all.
+        before: Option<Presence>,
+    },
+    /// A name that the client gives up.
+    Named {
+        /// The client's name.
+        client_name: Box<[u8]>,
+        /// What it meant.
+        statement: Arc<Statement>,
+    },
+    /// All names of the client.
+    Names(ClientStatements),
+    /// A statement that leaves the server to make room.
+    Evicted(Arc<Statement>),
+    /// The unnamed statement is being replaced, or dropped.
+    Unnamed {
+        /// The client's new one.
+        serial: u64,
+        /// The client's old one.
+        previous: UnnamedStatement,
+        /// The server's old one.
+        server: Unnamed,
+    },
+    /// The server is being given the client's unnamed statement, or rid of another's.
+    ServerUnnamed(Unnamed),
+    /// Nothing. The client's name is taken, and the server, which knows it by another, is to say so.
+    Taken(Box<[u8]>),
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The server refused it.
+    Refused(Option<SqlState>),
+    /// The server ignored it, because it had refused an earlier one; or is gone.
+    Ignored,
+}
+
+impl Cause {
+    /// Whether it shows that the server does not have the statements that it was believed to have,
+    /// or not as they have to be now.
+    fn casts_doubt(self) -> bool {
+        matches!(
+            self,
+            Self::Refused(Some(
+                SqlState::INVALID_SQL_STATEMENT_NAME
+                    | SqlState::DUPLICATE_PREPARED_STATEMENT
+                    | SqlState::FEATURE_NOT_SUPPORTED
+            ))
+        )
+    }
+}
+
+impl Session {
+    /// Takes back what was entered for requests of which the server refused the first.
+    pub(super) fn take_back(
+        &mut self,
+        voided: Vec<Expected>,
+        sqlstate: Option<SqlState>,
+        server: &mut ServerState,
+    ) {
+        let first = voided.len().saturating_sub(1);
+        for (distance, mut expected) in voided.into_iter().rev().enumerate() {
+            let cause = if distance == first {
+                Cause::Refused(sqlstate)
+            } else {
+                Cause::Ignored
+            };
+            server.take_back(&expected, cause);
+            self.take_back_one(&mut expected, cause);
+        }
+    }
+
+    /// Takes back the client's part.
+    pub(super) fn take_back_one(&mut self, expected: &mut Expected, cause: Cause) {
+        if let (Subject::Unnamed(serial), Cause::Refused(_)) = (expected.subject, cause) {
+            // A Parse that fails has dropped the unnamed statement before it.
+            if self.unnamed.serial == serial && expected.disposition == Disposition::Forward {
+                self.unnamed = self.next_unnamed();
+            }
+        }
+        for revoke in expected.revokes.drain(..).rev() {
+            match revoke {
+                Revoke::Prepared {
+                    statement,
+                    client_name: Some(name),
+                    ..
+                } => self.statements.remove_if(&name, statement.id),
+                Revoke::Named {
+                    client_name,
+                    statement,
+                } => self.statements.insert(&client_name, statement),
+                Revoke::Names(names) => self.statements.restore(names),
+                Revoke::Unnamed {
+                    serial, previous, ..
+                } if cause == Cause::Ignored && self.unnamed.serial == serial => {
+                    self.unnamed = previous;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl ServerState {
+    /// Takes back the server's part.
+    pub(super) fn take_back(&mut self, expected: &Expected, cause: Cause) {
+        match expected.subject {
+            Subject::Statement(id) if cause.casts_doubt() => self.statements.doubt(id),
+            Subject::Unnamed(serial)
+                if cause != Cause::Ignored
+                    && matches!(self.unnamed, Unnamed::Is(id) if id.serial == serial) =>
+            {
+                self.unnamed = Unnamed::None;
+            }
+            _ => {}
+        }
+        for revoke in expected.revokes.iter().rev() {
+            match revoke {
+                Revoke::Prepared {
+                    statement,
+                    before: Some(before),
+                    ..
+                } => {
+                    let may_be_there = match cause {
+                        Cause::Refused(_) => cause.casts_doubt(),
+                        Cause::Ignored => *before != Presence::Absent,
+                    };
+                    if may_be_there {
+                        self.statements.doubt(statement.id);
+                    } else {
+                        self.statements.remove(statement.id);
+                    }
+                }
+                Revoke::Evicted(statement) => self.statements.insert_doubtful(statement),
+                Revoke::Unnamed { server, .. } | Revoke::ServerUnnamed(server)
+                    if cause == Cause::Ignored =>
+                {
+                    self.unnamed = *server;
+                }
+                _ => {}
+            }
+        }
+    }
+}
