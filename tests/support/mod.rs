@@ -20,6 +20,7 @@
 
 mod pgweir;
 pub mod tls;
+pub mod wire;
 
 use std::{
     env,

@@ -1,0 +1,14 @@
+//! Clients and servers that break, lie, hang and die, and limits that are reached: each costs whom it concerns a clear error,
+//! and nobody else notices.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at what it did not expect"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod abuse;
+mod neighbour;
