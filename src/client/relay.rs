@@ -275,7 +275,8 @@ impl Relay {
                 self.take_received(cx)?;
             }
         } else {
-            self.take(cx, &buffer[..size])?;
+            let done = self.take(cx, &buffer[..size])?;
+            self.received.extend_from_slice(&buffer[done..size]);
         }
         Ok(true)
     }
@@ -296,47 +297,46 @@ impl Relay {
         Ok(true)
     }
 
-    /// Takes what was kept.
+    /// Takes what was kept. What is still kept then stays where it is: it may be long, and its end
+    /// may come byte by byte.
     fn take_received(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let kept = std::mem::take(&mut self.received);
-        self.take(cx, &kept)
+        let mut kept = std::mem::take(&mut self.received);
+        let done = self.take(cx, &kept)?;
+        if done < kept.len() {
+            kept.drain(..done);
+            self.received = kept;
+        }
+        Ok(())
     }
 
-    /// Takes bytes of the client's; what cannot be taken now is kept.
-    fn take(&mut self, cx: &mut Context<'_>, mut data: &[u8]) -> Result<(), Ended> {
+    /// Takes bytes of the client's; answers how many, the rest is to be kept.
+    fn take(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<usize, Ended> {
+        let mut at = 0;
         loop {
             if self.server.is_none() {
-                match self.plan(cx, data)? {
+                match self.plan(cx, &data[at..])? {
                     Plan::Terminate => return Err(Ended::Terminated),
-                    Plan::Wait(done) => {
-                        self.keep(&data[done..]);
-                        return Ok(());
-                    }
+                    Plan::Wait(done) => return Ok(at + done),
                     Plan::NeedServer(done) => {
-                        data = &data[done..];
+                        at += done;
                         // A clock call is shared by everything that needs the time.
                         let now = Instant::now();
                         let pool = &self.record.pool;
                         let Some(server) = pool.try_checkout(self.worker.id, now) else {
-                            self.keep(data);
                             self.enter_queue(cx);
-                            return Ok(());
+                            return Ok(at);
                         };
                         self.attach(server, now, now)?;
                     }
                 }
             }
-            data = self.forward(cx, data)?;
+            let taken = self.forward(cx, &data[at..])?;
+            at += taken;
             // Whole messages may be left only when the server was lost or given back meanwhile.
-            if self.server.is_some() || data.is_empty() {
-                self.keep(data);
-                return Ok(());
+            if self.server.is_some() || at == data.len() || taken == 0 {
+                return Ok(at);
             }
         }
-    }
-
-    fn keep(&mut self, data: &[u8]) {
-        self.received.extend_from_slice(data);
     }
 
     fn plan(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<Plan, Ended> {
@@ -349,13 +349,13 @@ impl Relay {
         Ok(plan)
     }
 
-    /// Sends client bytes on to the server; answers what is left of them.
-    fn forward<'a>(&mut self, cx: &mut Context<'_>, data: &'a [u8]) -> Result<&'a [u8], Ended> {
+    /// Sends client bytes on to the server; answers how many are done with.
+    fn forward(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<usize, Ended> {
         let worker = Rc::clone(&self.worker);
         let mut composed = worker.buffers.composed.borrow_mut();
         let mut answers = Vec::new();
         let Some(server) = &mut self.server else {
-            return Ok(data);
+            return Ok(0);
         };
         let mut out = Outbox::new(data, &mut composed);
         if let Phase::Attached {
@@ -377,7 +377,7 @@ impl Relay {
         let taken = taken.map_err(|violation| Ended::failed(Failure::violation(&violation)))?;
         if let Err(error) = sent {
             self.on_server_lost(cx, &Failure::server_lost(&self.record, Some(&error)))?;
-            return Ok(&data[taken.consumed..]);
+            return Ok(taken.consumed);
         }
         drop(composed);
         self.send_to_client(cx, &answers)?;
@@ -385,7 +385,7 @@ impl Relay {
             return Err(Ended::Terminated);
         }
         self.return_if_clean();
-        Ok(&data[taken.consumed..])
+        Ok(taken.consumed)
     }
 
     // ── The queue ────────────────────────────────────────────────────────────────────────────
@@ -443,7 +443,9 @@ impl Relay {
             .refuse(&kept, self.max_packet_size, &failure.report(), &mut answers)
             .map_err(|violation| Ended::failed(Failure::violation(&violation)))?;
         self.send_to_client(cx, &answers)?;
-        self.take(cx, &kept[done..])
+        self.received = kept;
+        self.received.drain(..done);
+        self.take_received(cx)
     }
 
     // ── The server's side ────────────────────────────────────────────────────────────────────

@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     protocol::{
-        Frame, FrontendTag, Malformed, encode,
+        Frame, FrontendTag, Malformed,
+        backend::TransactionStatus,
+        encode,
         frame::{self, HEADER},
         frontend::{self, Bind, Parse, Target},
     },
@@ -69,7 +71,6 @@ impl Session {
         out: &mut Outbox<'_>,
         to_client: &mut Vec<u8>,
     ) -> Result<Taken, Violation> {
-        self.scanned = 0;
         self.stalled = false;
         let mut at = 0;
         while at < data.len() {
@@ -88,7 +89,10 @@ impl Session {
             let Some(frame) = frame::frontend(&data[at..], max_packet_size)? else {
                 break;
             };
-            if !frame.is_whole() && !Self::may_stream(&frame)? {
+            if self.holds_back(&frame, &data[at..], max_packet_size, server)? {
+                break;
+            }
+            if !frame.is_whole() && !self.may_stream(&frame)? {
                 break;
             }
             if frame.tag == FrontendTag::Terminate {
@@ -125,22 +129,58 @@ impl Session {
         })
     }
 
+    /// Whether a batch that `rest` begins with waits for its end, so that a client in the middle of
+    /// one keeps no server that it would give back otherwise: as in [`Session::plan`].
+    fn holds_back(
+        &mut self,
+        first: &Frame<'_, FrontendTag>,
+        rest: &[u8],
+        max_packet_size: u32,
+        server: &ServerState,
+    ) -> Result<bool, Violation> {
+        let scanned = std::mem::take(&mut self.scanned);
+        let begins_batch = self.batch == Batch::Closed
+            && matches!(
+                first.tag,
+                FrontendTag::Parse
+                    | FrontendTag::Bind
+                    | FrontendTag::Describe
+                    | FrontendTag::Close
+                    | FrontendTag::Execute
+            );
+        let is_kept_anyway = !self.tracks()
+            || !self.pins.is_empty()
+            || server.status != TransactionStatus::Idle
+            || rest.len() >= HOLD_LIMIT;
+        if !begins_batch || is_kept_anyway {
+            return Ok(false);
+        }
+        let mut at = scanned;
+        while let Some(frame) = frame::frontend(&rest[at..], max_packet_size)? {
+            if !frame.is_whole() {
+                break;
+            }
+            if matches!(
+                frame.tag,
+                FrontendTag::Sync
+                    | FrontendTag::Flush
+                    | FrontendTag::Query
+                    | FrontendTag::FunctionCall
+                    | FrontendTag::Terminate
+            ) {
+                return Ok(false);
+            }
+            at += frame.size;
+        }
+        self.scanned = at;
+        Ok(true)
+    }
+
     /// Whether a message that has not arrived whole may pass through by pieces.
-    fn may_stream(frame: &Frame<'_, FrontendTag>) -> Result<bool, Violation> {
+    fn may_stream(&self, frame: &Frame<'_, FrontendTag>) -> Result<bool, Violation> {
         match frame.tag {
             FrontendTag::CopyData => Ok(true),
-            FrontendTag::Parse
-                if frame.size > HOLD_LIMIT && frame.bytes.get(HEADER).is_some_and(|b| *b != 0) =>
-            {
-                if frame.size > PREPARED_TEXT_LIMIT {
-                    let limit = PREPARED_TEXT_LIMIT;
-                    return Err(Violation::StatementTooLong {
-                        size: frame.size,
-                        limit,
-                    });
-                }
-                Ok(false)
-            }
+            FrontendTag::Parse if self.is_held_whole(frame)? => Ok(false),
             _ => Ok(frame.bytes.len() >= HOLD_LIMIT),
         }
     }
@@ -182,6 +222,23 @@ impl Session {
     /// Whether the server owes so much that the client has to go on waiting.
     pub(super) fn is_full(server: &ServerState) -> bool {
         server.pipeline.len() > OWED_LIMIT / 2 && !server.pipeline.is_copy_in()
+    }
+
+    /// Whether this is a statement with a name, which is kept under a name of ours and so must be at
+    /// hand whole, however long it is.
+    pub(super) fn is_held_whole(&self, frame: &Frame<'_, FrontendTag>) -> Result<bool, Violation> {
+        let has_name = frame.bytes.get(HEADER).is_some_and(|byte| *byte != 0);
+        if frame.tag != FrontendTag::Parse || !has_name || !self.tracks() {
+            return Ok(false);
+        }
+        if frame.size > PREPARED_TEXT_LIMIT {
+            let limit = PREPARED_TEXT_LIMIT;
+            return Err(Violation::StatementTooLong {
+                size: frame.size,
+                limit,
+            });
+        }
+        Ok(true)
     }
 
     /// Handles one message; answers whether what is still to come of it is forwarded.

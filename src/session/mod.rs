@@ -160,7 +160,7 @@ pub struct Session {
     dialect: Dialect,
     batch: Batch,
     streaming: Option<Streaming>,
-    /// How far [`Session::plan`] has scanned what it was shown.
+    /// How far the messages that are held back have been scanned for the end of their batch.
     scanned: usize,
     /// Whether a whole message waits for what the server answers to an earlier one.
     stalled: bool,
@@ -257,7 +257,8 @@ impl Session {
     /// Looks at what a client without a server has sent. Local answers are appended to `to_client`.
     ///
     /// A server is asked for only when a whole unit has arrived (a Query, or a batch up to its Sync or
-    /// Flush), so that half a message holds nothing; or when the unit is larger than [`HOLD_LIMIT`].
+    /// Flush), so that half a message holds nothing; or when the unit is larger than [`HOLD_LIMIT`],
+    /// but for the text of a statement with a name, which is needed whole in any case.
     pub fn plan(
         &mut self,
         data: &[u8],
@@ -319,6 +320,10 @@ impl Session {
                 _ => {}
             }
             if !frame.is_whole() {
+                if self.is_held_whole(&frame)? {
+                    self.scanned = at - done;
+                    return Ok(Plan::Wait(done));
+                }
                 break;
             }
             at += frame.size;
@@ -393,6 +398,7 @@ impl Session {
                 encode::report(to_client, report);
             }
             self.batch = Batch::Discarding;
+            self.scanned = 0;
         }
         for mut expected in server.pipeline.take_all().into_iter().rev() {
             self.take_back_one(&mut expected, Cause::Ignored);

@@ -56,7 +56,10 @@ async fn live(address: SocketAddr, is_over: &AtomicBool) -> u64 {
     let mut rounds = 0;
     while !is_over.load(Ordering::Relaxed) {
         rounds += 1;
-        assert_eq!(client.scalar(&format!("SELECT {rounds}")).await, rounds.to_string());
+        assert_eq!(
+            client.scalar(&format!("SELECT {rounds}")).await,
+            rounds.to_string()
+        );
         let number = rounds.to_string();
         let batch = [
             wire::bind("mine", &[number.as_bytes()]),

@@ -56,7 +56,11 @@ impl Wire {
 
     /// Connects and logs in as `postgres`.
     pub async fn connect(pooler: &Pgweir, database: &str) -> Self {
-        Self::login(pooler.address(), &[("user", "postgres"), ("database", database)]).await
+        Self::login(
+            pooler.address(),
+            &[("user", "postgres"), ("database", database)],
+        )
+        .await
     }
 
     /// An administrator at the console.
@@ -193,7 +197,9 @@ impl Wire {
         loop {
             match self.read().await {
                 Some((b'T', body)) => names = column_names(&body),
-                Some((b'D', body)) => rows.push(names.iter().cloned().zip(columns(&body)).collect()),
+                Some((b'D', body)) => {
+                    rows.push(names.iter().cloned().zip(columns(&body)).collect())
+                }
                 Some((b'Z', _)) => return rows,
                 Some((b'C' | b'N', _)) => {}
                 other => panic!("{sql}: {other:?}"),
@@ -266,7 +272,9 @@ pub fn describe(kind: u8, body: &[u8]) -> String {
         b'Z' => text(body),
         _ => String::new(),
     };
-    format!("{} {details}", char::from(kind)).trim_end().to_owned()
+    format!("{} {details}", char::from(kind))
+        .trim_end()
+        .to_owned()
 }
 
 /// StartupMessage of protocol 3.0.
