@@ -96,8 +96,8 @@ enum Phase {
     Idle,
     /// It is in the queue for a server.
     Waiting { since: Instant, notified: bool },
-    /// It has a server since; `greeted` once that was given the client's settings.
-    Attached { since: Instant, greeted: bool },
+    /// It has a server since.
+    Attached { since: Instant },
 }
 
 /// A limit on time that a client is under.
@@ -358,12 +358,7 @@ impl Relay {
             return Ok(0);
         };
         let mut out = Outbox::new(data, &mut composed);
-        if let Phase::Attached {
-            greeted: greeted @ false,
-            ..
-        } = &mut self.phase
-        {
-            *greeted = true;
+        if server.state.is_clean() {
             self.session.attach(&mut server.state, &mut out);
         }
         let taken = self.session.on_client_bytes(
@@ -459,10 +454,7 @@ impl Relay {
         let stats = &self.record.pool.stats;
         stats.server_assignment_count.add(1);
         stats.wait_time.add_time(now.duration_since(since));
-        self.phase = Phase::Attached {
-            since: now,
-            greeted: false,
-        };
+        self.phase = Phase::Attached { since: now };
         self.record.set_state(ClientState::Active);
         self.record
             .server
@@ -600,7 +592,7 @@ impl Relay {
         stats
             .query_count
             .add(u64::from(self.session.take_answered()));
-        if let Phase::Attached { since, .. } = self.phase {
+        if let Phase::Attached { since } = self.phase {
             let held = now.duration_since(since);
             stats.xact_time.add_time(held);
             stats.query_time.add_time(held);

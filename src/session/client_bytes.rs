@@ -9,7 +9,7 @@ use super::{
     effects::DEALLOCATING,
     named::{Resolved, is_ours},
     pipeline::{Disposition, Expected, Fake, Request},
-    probe::PinReason,
+    probe::{PinReason, StateCheck},
     revoke::Revoke,
     server_state::Streaming,
 };
@@ -198,6 +198,10 @@ impl Session {
         if is_answered && server.pipeline.len() >= OWED_LIMIT {
             return !server.pipeline.is_copy_in();
         }
+        let is_request = is_answered && frame.tag != FrontendTag::Sync;
+        if is_request && self.awaits_state_check(server) {
+            return true;
+        }
         if !Self::holds(server) || !self.tracks() {
             return false;
         }
@@ -211,6 +215,16 @@ impl Session {
             FrontendTag::Query => true,
             _ => false,
         }
+    }
+
+    /// Whether the unit before may have changed the session's state and the server has not said how:
+    /// what comes next may have to run on other settings than it would find now.
+    pub(super) fn awaits_state_check(&self, server: &ServerState) -> bool {
+        let is_unchecked = match self.check {
+            StateCheck::None => !self.touched.is_empty() && !server.pipeline.is_empty(),
+            StateCheck::Probing(_) | StateCheck::ResetDue | StateCheck::Resetting => true,
+        };
+        is_unchecked && self.batch == Batch::Closed && !server.pipeline.is_copy_in()
     }
 
     /// Whether what was entered for an earlier batch may yet be taken back.

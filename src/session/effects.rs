@@ -24,6 +24,12 @@ const PROBED: Effects = Effects::SETS
     .with(Effects::UNKNOWN_FUNCTION)
     .with(Effects::UNKNOWN);
 
+/// Effects behind which settings of names that we never saw may hide: a function can make
+/// `app.tenant` up, and `pg_settings` lists no such name. They are reset for whoever comes next.
+pub(super) const HIDING: Effects = Effects::OPAQUE
+    .with(Effects::UNKNOWN_FUNCTION)
+    .with(Effects::UNKNOWN);
+
 /// Effects that may end the reason for a pin.
 const UNPINNING: Effects = Effects::UNLISTEN
     .with(Effects::ADVISORY_UNLOCK)

@@ -40,7 +40,7 @@ pub use settings::{Settings, SettingsInterner};
 pub use statements::StatementInterner;
 
 use self::{
-    dialect::Dialect, probe::Findings, revoke::Cause, server_state::Streaming,
+    dialect::Dialect, probe::StateCheck, revoke::Cause, server_state::Streaming,
     statements::ClientStatements, unnamed::UnnamedStatement,
 };
 use crate::{
@@ -168,7 +168,7 @@ pub struct Session {
     touched: Effects,
     /// Names of settings that a probe has to ask for one by one.
     custom_settings: Vec<Box<[u8]>>,
-    findings: Option<Box<Findings>>,
+    check: StateCheck,
     pins: Pins,
     /// Requests that were answered since this was last asked for.
     answered: u32,
@@ -201,7 +201,7 @@ impl Session {
             stalled: false,
             touched: Effects::NONE,
             custom_settings: Vec::new(),
-            findings: None,
+            check: StateCheck::None,
             pins: Pins::NONE,
             answered: 0,
             deferred_error: None,
@@ -238,7 +238,10 @@ impl Session {
     /// Whether the message that waited can be taken now, by `server` or, without one, by
     /// [`Session::plan`].
     pub fn can_resume(&self, server: Option<&ServerState>) -> bool {
-        self.stalled && server.is_none_or(|server| !Self::is_full(server) && !Self::holds(server))
+        let must_wait = |server| {
+            Self::is_full(server) || Self::holds(server) || self.awaits_state_check(server)
+        };
+        self.stalled && !server.is_some_and(must_wait)
     }
 
     /// Whether the server may have session state that is not known exactly.
@@ -246,7 +249,7 @@ impl Session {
         self.mode == Mode::Session
             || !self.touched.is_empty()
             || !self.pins.is_empty()
-            || self.findings.is_some()
+            || !matches!(self.check, StateCheck::None)
     }
 
     /// The session's settings.
@@ -443,7 +446,7 @@ impl Session {
     /// What was known of a server that is no longer attached.
     fn forget_attachment(&mut self) {
         self.touched = Effects::NONE;
-        self.findings = None;
+        self.check = StateCheck::None;
         self.pins = Pins::NONE;
         self.deferred_error = None;
         self.unanswered = 0;

@@ -161,3 +161,26 @@ impl Findings {
         Ok(())
     }
 }
+
+/// How far a server has been asked what state its client's last transaction left on it.
+#[derive(Debug, Default)]
+pub(super) enum StateCheck {
+    /// There is nothing to ask.
+    #[default]
+    None,
+    /// The probe is under way.
+    Probing(Box<Probe>),
+    /// There may be settings that no probe can find, and they are to be reset.
+    ResetDue,
+    /// They are being reset.
+    Resetting,
+}
+
+/// A probe under way.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    /// What it has reported.
+    pub(super) findings: Findings,
+    /// Whether there may be settings that it cannot find: of names of their own, set by a function.
+    pub(super) may_hide_settings: bool,
+}

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::{
     Batch, HOLD_LIMIT, Outbox, ServerState, Session,
+    effects::HIDING,
     named::TAKEN,
     pipeline::{Desync, Disposition, Expected, Fake, OnBehalf, Request, Step},
-    probe::{self, Findings, PinReason, Pins},
+    probe::{self, Findings, PinReason, Pins, Probe, StateCheck},
     revoke::{Cause, Revoke},
     server_state::Streaming,
 };
@@ -97,7 +98,7 @@ impl Session {
             Self::give_fakes_behind(server, out);
         }
         self.ask_on(server, to_server);
-        self.probe_if_touched(server, to_server);
+        self.check_state(server, to_server);
         Ok(at)
     }
 
@@ -164,12 +165,12 @@ impl Session {
             }
             Disposition::Skip(OnBehalf::Probe) => {
                 if tag == BackendTag::DataRow
-                    && let Some(findings) = &mut self.findings
+                    && let StateCheck::Probing(probe) = &mut self.check
                 {
                     if frame.is_whole() {
-                        findings.add(frame.body())?;
+                        probe.findings.add(frame.body())?;
                     } else {
-                        findings.pins.insert(PinReason::Unproved);
+                        probe.findings.pins.insert(PinReason::Unproved);
                     }
                 }
                 if is_done {
@@ -252,8 +253,8 @@ impl Session {
                         return Err(ServerFault::SettingsRefused(body.into()));
                     }
                     Disposition::Skip(OnBehalf::Probe) => {
-                        if let Some(findings) = &mut self.findings {
-                            findings.pins.insert(PinReason::Unproved);
+                        if let StateCheck::Probing(probe) = &mut self.check {
+                            probe.findings.pins.insert(PinReason::Unproved);
                         }
                     }
                     Disposition::Skip(_) | Disposition::Fake(_) => {}
@@ -384,12 +385,25 @@ impl Session {
         }
     }
 
-    /// At the end of a transaction that may have left session state: asks the server which.
-    fn probe_if_touched(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
-        if self.touched.is_empty() || self.batch != Batch::Closed || !server.is_clean() {
+    /// At the end of a transaction that may have left session state: asks the server which, and
+    /// resets what it cannot say.
+    fn check_state(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
+        if self.batch != Batch::Closed || !server.is_clean() {
             return;
         }
-        self.touched = Effects::NONE;
+        match self.check {
+            StateCheck::ResetDue => {
+                self.check = StateCheck::Resetting;
+                server.ask(b"RESET ALL", to_server);
+            }
+            StateCheck::Resetting => self.check = StateCheck::None,
+            StateCheck::None if !self.touched.is_empty() => self.probe(server, to_server),
+            StateCheck::None | StateCheck::Probing(_) => {}
+        }
+    }
+
+    fn probe(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
+        let touched = std::mem::replace(&mut self.touched, Effects::NONE);
         let known = self
             .settings
             .iter()
@@ -408,14 +422,24 @@ impl Session {
         server
             .pipeline
             .push(Request::Query, Disposition::Skip(OnBehalf::Probe));
-        self.findings = Some(Box::default());
+        self.check = StateCheck::Probing(Box::new(Probe {
+            findings: Findings::default(),
+            may_hide_settings: touched.intersects(HIDING),
+        }));
     }
 
     fn apply_findings(&mut self, server: &mut ServerState) {
-        let Some(findings) = self.findings.take() else {
+        let StateCheck::Probing(probe) = std::mem::take(&mut self.check) else {
             return;
         };
-        let Findings { settings, mut pins } = *findings;
+        let Probe {
+            findings,
+            may_hide_settings,
+        } = *probe;
+        let Findings {
+            mut settings,
+            mut pins,
+        } = findings;
         if pins.contains(PinReason::Unproved) {
             self.pins.insert(PinReason::Unproved);
             return;
@@ -429,6 +453,10 @@ impl Session {
         let mut own = settings.clone();
         own.fill_from(&self.startup);
         self.settings = interner.intern(own);
+        if may_hide_settings && self.pins.is_empty() {
+            self.check = StateCheck::ResetDue;
+            settings = settings.identity();
+        }
         server.settings = if settings == *self.settings {
             Arc::clone(&self.settings)
         } else {

@@ -65,6 +65,15 @@ impl Settings {
         rest
     }
 
+    /// Those that RESET ALL does not reset: who the session is.
+    pub(super) fn identity(&self) -> Self {
+        let mut identity = self.clone();
+        identity
+            .0
+            .retain(|name, _| [ROLE, SESSION_AUTHORIZATION].contains(&&**name));
+        identity
+    }
+
     /// The part that decides what a statement's text means, for the key of prepared statements.
     pub fn planner_relevant(&self) -> Box<[u8]> {
         let mut key = Vec::new();
