@@ -1,10 +1,6 @@
 //! What a client's statements may leave behind on a server.
 
-use super::{
-    Batch, Mode, Outbox, ServerState, Session,
-    pipeline::{Disposition, OnBehalf, Request},
-    probe::PinReason,
-};
+use super::{Batch, Mode, Outbox, ServerState, Session, pipeline::OnBehalf, probe::PinReason};
 use crate::{
     protocol::{backend::TransactionStatus, encode},
     sql::{self, Detail, Effects},
@@ -88,9 +84,7 @@ impl Session {
             && self.pins.is_empty();
         if begins {
             encode::query(out.own(), b"DISCARD SEQUENCES");
-            server
-                .pipeline
-                .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
+            server.expect_own_query(OnBehalf::Settings);
         }
     }
 

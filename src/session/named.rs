@@ -12,6 +12,7 @@ use super::{
     effects::DEALLOCATING,
     pipeline::{Disposition, Expected, Fake, OnBehalf, Request, Subject},
     revoke::Revoke,
+    server_state::Unnamed,
     statements::{NAME_PREFIX, Presence, Source, Statement},
 };
 use crate::{
@@ -160,6 +161,8 @@ impl Session {
         let names = self.statements.take();
         if !needs_server {
             let _of_an_idle_server = self.drop_unnamed(server);
+            // The client's is gone, as after any Query; but the server has not been told.
+            server.unnamed = Unnamed::Unknown;
             let fake = Disposition::Fake(Fake::DeallocateAll);
             return server.pipeline.push(Request::Query, fake);
         }

@@ -101,7 +101,8 @@ impl Pins {
 }
 
 /// The text of the probe. `login_user` is whom the server connection logged in as; `custom` are the
-/// names of settings that `pg_settings` may not list, because no extension has declared them.
+/// names of settings that `pg_settings` may not list, because no extension has declared them; such a
+/// setting is empty after its RESET, which is taken for not being set.
 pub fn query<'a>(login_user: &[u8], custom: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut text = b"SELECT 's', name::pg_catalog.text, setting FROM pg_catalog.pg_settings WHERE source = 'session' \
         UNION ALL SELECT 's', 'role', r FROM pg_catalog.current_setting('role') r WHERE r <> 'none' \
@@ -114,7 +115,7 @@ pub fn query<'a>(login_user: &[u8], custom: impl Iterator<Item = &'a [u8]>) -> V
         append_literal(&mut text, name);
         text.extend_from_slice(b", c FROM pg_catalog.current_setting(");
         append_literal(&mut text, name);
-        text.extend_from_slice(b", true) c WHERE c IS NOT NULL");
+        text.extend_from_slice(b", true) c WHERE c <> ''");
     }
     text.extend_from_slice(
         b" UNION ALL SELECT 'l', '', '' FROM pg_catalog.pg_locks \

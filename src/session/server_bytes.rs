@@ -9,7 +9,7 @@ use super::{
     Batch, HOLD_LIMIT, Outbox, ServerState, Session,
     effects::HIDING,
     named::TAKEN,
-    pipeline::{Desync, Disposition, Expected, Fake, OnBehalf, Request, Step},
+    pipeline::{Desync, Disposition, Expected, Fake, OnBehalf, Step},
     probe::{self, Findings, PinReason, Pins, Probe, StateCheck},
     revoke::{Cause, Revoke},
     server_state::Streaming,
@@ -419,9 +419,7 @@ impl Session {
             to_server,
             &probe::query(&server.login_user, names.into_iter()),
         );
-        server
-            .pipeline
-            .push(Request::Query, Disposition::Skip(OnBehalf::Probe));
+        server.expect_own_query(OnBehalf::Probe);
         self.check = StateCheck::Probing(Box::new(Probe {
             findings: Findings::default(),
             may_hide_settings: touched.intersects(HIDING),

@@ -221,15 +221,20 @@ impl ServerState {
     /// Asks the server to run `text`; its reply is expected from now on.
     pub fn ask(&mut self, text: &[u8], to_server: &mut Vec<u8>) {
         encode::query(to_server, text);
+        self.expect_own_query(OnBehalf::Settings);
+    }
+
+    /// A Query of ours was sent. Like any Query it drops the unnamed statement.
+    pub(super) fn expect_own_query(&mut self, on_behalf: OnBehalf) {
+        self.unnamed = Unnamed::None;
         self.pipeline
-            .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
+            .push(Request::Query, Disposition::Skip(on_behalf));
     }
 
     /// Gives the server other settings; its replies are expected from now on.
     pub fn give_settings(&mut self, wanted: &Arc<Settings>, to_server: &mut Vec<u8>) {
         for _ in 0..Settings::reconcile(&self.settings, wanted, to_server) {
-            self.pipeline
-                .push(Request::Query, Disposition::Skip(OnBehalf::Settings));
+            self.expect_own_query(OnBehalf::Settings);
         }
         self.settings = Arc::clone(wanted);
     }
