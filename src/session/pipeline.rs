@@ -18,7 +18,7 @@
 
 use std::collections::VecDeque;
 
-use super::{revoke::Revoke, statements::StatementId};
+use super::{revoke::Revoke, server_state::UnnamedId, statements::StatementId};
 use crate::protocol::BackendTag;
 
 /// A reply that cannot belong to what was asked.
@@ -329,6 +329,13 @@ impl Pipeline {
     #[inline]
     pub fn owes_fake(&self) -> bool {
         self.expected.front().is_some_and(Expected::is_fake)
+    }
+
+    /// The unnamed statement `refused` never came to be: nothing that is owed may bring it back.
+    pub(super) fn forget_unnamed(&mut self, refused: UnnamedId) {
+        for revoke in self.expected.iter_mut().flat_map(|e| &mut e.revokes) {
+            revoke.forget_unnamed(refused);
+        }
     }
 
     /// Whether all replies are ours, so that no message of the server's will bring them out.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{
     Session,
     pipeline::{Disposition, Expected, Subject},
-    server_state::{ServerState, Unnamed},
+    server_state::{ServerState, Unnamed, UnnamedId},
     statements::{ClientStatements, Presence, Statement},
     unnamed::UnnamedStatement,
 };
@@ -79,6 +79,24 @@ impl Cause {
     }
 }
 
+impl Revoke {
+    /// The unnamed statement `refused` never came to be: it is not what comes out if this is taken
+    /// back.
+    pub(super) fn forget_unnamed(&mut self, refused: UnnamedId) {
+        let (Self::Unnamed { server, .. } | Self::ServerUnnamed(server)) = self else {
+            return;
+        };
+        if *server == Unnamed::Is(refused) {
+            *server = Unnamed::None;
+        }
+        if let Self::Unnamed { previous, .. } = self
+            && previous.serial == refused.serial
+        {
+            *previous = UnnamedStatement::default();
+        }
+    }
+}
+
 impl Session {
     /// Takes back what was entered for requests of which the server refused the first.
     pub(super) fn take_back(
@@ -88,6 +106,13 @@ impl Session {
         server: &mut ServerState,
     ) {
         let first = voided.len().saturating_sub(1);
+        if let Some(Subject::Unnamed(serial)) = voided.first().map(|refused| refused.subject) {
+            let refused = UnnamedId {
+                client: self.id,
+                serial,
+            };
+            server.pipeline.forget_unnamed(refused);
+        }
         for (distance, mut expected) in voided.into_iter().rev().enumerate() {
             let cause = if distance == first {
                 Cause::Refused(sqlstate)
