@@ -135,6 +135,7 @@ pub(super) fn is_server_local_relation(name: &[u8]) -> bool {
 const LOCAL_RELATIONS: &[&str] = &[
     "pg_aios",
     "pg_backend_memory_contexts",
+    "pg_config",
     "pg_cursors",
     "pg_dsm_registry_allocations",
     "pg_file_settings",

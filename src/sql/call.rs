@@ -14,24 +14,31 @@ use super::words::{Category, Kw};
 use super::{Known, MAX_NAME, plain_literal};
 
 impl Walk<'_, '_> {
-    /// Keywords that may name functions, where grammar puts a parenthesis behind them.
+    /// Keywords that may name functions, where grammar puts a parenthesis behind them. Each line must hold against a
+    /// user's function of that name.
     pub(super) fn is_syntax(&self, kw: Kw) -> bool {
-        let Prev::Keyword(before, category) = self.before else {
-            return false;
+        let Prev::Keyword(before, _) = self.before else {
+            return self.is_grouping(kw);
         };
         match kw {
             Kw::By => matches!(before, Kw::Order | Kw::Group | Kw::Partition),
-            Kw::Join => category == Category::Function,
+            Kw::Join => before == Kw::JoinType,
             Kw::Sets => before == Kw::Grouping,
-            Kw::Second => before == Kw::To,
             Kw::Zone => before == Kw::Time,
-            Kw::Varying => category == Category::Column,
+            Kw::Varying => before == Kw::Character,
             Kw::First | Kw::Next => before == Kw::Fetch,
-            Kw::Conflict => before == Kw::On,
-            Kw::Rollup | Kw::Cube => self.group_by,
-            Kw::Insert => true,
-            _ => false,
+            Kw::Conflict => before == Kw::On && self.mode == Mode::Modify && !self.joined,
+            _ => self.is_grouping(kw),
         }
+    }
+
+    /// ROLLUP and CUBE are syntax as items of GROUP BY, and calls deeper inside of them.
+    fn is_grouping(&self, kw: Kw) -> bool {
+        let starts_item = matches!(
+            self.before,
+            Prev::Comma | Prev::Keyword(Kw::By | Kw::All | Kw::Distinct, _)
+        );
+        matches!(kw, Kw::Rollup | Kw::Cube) && starts_item && self.group_by == Some(self.depth)
     }
 
     /// At the parenthesis behind a name.
@@ -55,9 +62,6 @@ impl Walk<'_, '_> {
             _ => false,
         };
         if no_call || self.with_list & 1 == 1 || self.mode == Mode::CopyOptions {
-            return;
-        }
-        if self.group_by && matches!(self.prev, Prev::Keyword(Kw::Rollup | Kw::Cube, _)) {
             return;
         }
         self.function();

@@ -40,8 +40,8 @@ impl Span {
 
 /// What a query string is, for whoever must choose a server for it.
 ///
-/// A string of several statements has the class that they share; if they differ it is [`Class::Write`], and
-/// [`Class::Unknown`] as soon as one of them is.
+/// A string of several statements has the class that they share, if that is Read, Set or Session; else it is
+/// [`Class::Write`], and [`Class::Unknown`] as soon as one of them is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Class {
     /// No statement: blanks and comments only.

@@ -210,7 +210,12 @@ impl Facts {
         self.effects |= next.effects;
         self.statements = self.statements.saturating_add(next.statements);
         self.detail = Detail::None;
-        if next.class == self.class || self.class == Class::Unknown {
+        // Two of these are more than one of them: each names something of its own.
+        let alone = matches!(
+            self.class,
+            Class::Begin | Class::Transaction | Class::Execute
+        );
+        if self.class == Class::Unknown || (next.class == self.class && !alone) {
             return;
         }
         match (self.class, next.class) {

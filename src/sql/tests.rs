@@ -583,7 +583,7 @@ fn session_effects_are_found_wherever_they_stand() {
         "insert into t (a, b) values (1, lower('x')) on conflict (a) do update set b = excluded.b returning a",
         "insert into s.t as x (a) select 1",
         "update t set (a, b) = (1, 2) where c in (3)",
-        "merge into t using (select 1) s on t.a = s.a when not matched then insert (a) values (1)",
+        "merge into t using (select 1) s on t.a = s.a when not matched then insert values (1)",
         "copy t (a, b) from stdin with (format csv, force_null (a))",
         "select pg_advisory_xact_lock(1)",
         "delete from t using u where t.a = u.a returning *",

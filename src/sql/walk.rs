@@ -47,6 +47,7 @@ pub(super) enum Prev {
     OpenClose,
     Dot,
     Cast,
+    Comma,
     Symbol,
 }
 
@@ -59,14 +60,17 @@ pub(super) struct Walk<'s, 'a> {
     /// The last part of the name at hand, and the part before it.
     pub(super) name: Span,
     pub(super) qualifier: Option<Span>,
-    depth: u32,
+    pub(super) depth: u32,
     /// Bit stacks, the innermost parenthesis lowest. Parentheses behind which no expression begins …
     closed: u64,
     /// … and levels at which a list of WITH queries stands, where names before parentheses are no calls.
     pub(super) with_list: u64,
     /// Keywords like INSERT can be statements only in a text with WITH.
     with_seen: bool,
-    pub(super) group_by: bool,
+    /// The depth at which the items of GROUP BY stand, if they are at hand.
+    pub(super) group_by: Option<u32>,
+    /// A JOIN was seen, whose ON may be followed by anything.
+    pub(super) joined: bool,
     /// Inside CREATE FUNCTION … BEGIN ATOMIC … END, where semicolons do not end the statement.
     atomic: u32,
 }
@@ -84,7 +88,8 @@ impl<'s, 'a> Walk<'s, 'a> {
             closed: 0,
             with_list: 0,
             with_seen: false,
-            group_by: false,
+            group_by: None,
+            joined: false,
             atomic: 0,
         }
     }
@@ -128,7 +133,8 @@ impl<'s, 'a> Walk<'s, 'a> {
                 }
                 self.prev = Prev::Symbol;
             }
-            Kind::Comma | Kind::Bracket | Kind::Colon | Kind::Semicolon => self.prev = Prev::Symbol,
+            Kind::Comma => self.prev = Prev::Comma,
+            Kind::Bracket | Kind::Colon | Kind::Semicolon => self.prev = Prev::Symbol,
             Kind::End => return,
         }
         self.scanner.advance();
@@ -245,8 +251,11 @@ impl<'s, 'a> Walk<'s, 'a> {
         if kw != Kw::Other && self.special(token) {
             return;
         }
-        if self.group_by && token.category == Category::Reserved {
-            self.group_by = matches!(kw, Kw::Group | Kw::All | Kw::Distinct);
+        if token.category == Category::Reserved
+            && self.group_by == Some(self.depth)
+            && !matches!(kw, Kw::Group | Kw::All | Kw::Distinct)
+        {
+            self.group_by = None;
         }
         self.before = self.prev;
         self.qualifier = None;
@@ -292,7 +301,8 @@ impl<'s, 'a> Walk<'s, 'a> {
                 self.with_list &= !1;
             }
             Kw::Operator => return self.qualified_operator(),
-            Kw::Group => self.group_by = true,
+            Kw::Group => self.group_by = Some(self.depth),
+            Kw::Join => self.joined = true,
             _ if self.depth == 0 && matches!(self.mode, Mode::Copy | Mode::CopyFrom) => {
                 self.copy_keyword(token);
             }

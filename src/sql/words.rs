@@ -1,8 +1,8 @@
 //! The keywords of PostgreSQL 14 to 18 and their lookup by hash.
 //!
 //! Source: `src/include/parser/kwlist.h` of each version. A word that is a keyword in any of them is one here; where
-//! versions differ, the table takes the side that makes fewer statements a proved read: the SQL/JSON constructors, which
-//! older servers would look up as functions, are ordinary words whose safety the function table decides.
+//! versions differ, the table takes the side that makes fewer statements a proved read: the SQL/JSON constructors, `SYSTEM_USER`
+//! and `MERGE_ACTION`, which older servers would look up as functions, are ordinary words here.
 //!
 //! Knows no statement. The tables are built by the compiler; nothing is computed at start.
 
@@ -13,17 +13,17 @@
 pub(super) enum Kw {
     Other,
     Abort, Absolute, All, Alter, Analyze, And, As, At, Atomic, Authorization, Begin, Both, By, Call, Case, Catalog,
-    Chain, Characteristics, Checkpoint, Close, Cluster, Comment, Commit, Committed, Conflict, Content, Copy, Create,
-    Cube, Current, Cursor, Deallocate, Declare, Default, Deferrable, Delete, Discard, Distinct, Do, Document, Drop,
-    End, Escape, Execute, Exists, Explain, False, Fetch, First, For, From, Function, Global, Grant, Group, Grouping,
-    Groups, Having, Hold, If, Import, Insert, Into, Isolation, Join, Key, Lateral, Level, Limit, Listen, Load, Local,
-    Lock, Materialized, Merge, Move, Names, Next, No, Not, Notify, Nulls, Off, Offset, On, Only, Operator, Option,
-    Order, Ordinality, Over, Partition, Passing, Path, Plans, Prepare, Prepared, Procedure, Program, Range, Read,
-    Reassign, Recursive, Ref, Refresh, Reindex, Release, Repeatable, Replace, Reset, Returning, Revoke, Role,
-    Rollback, Rollup, Rows, Savepoint, Schema, Scroll, Second, Security, Select, Sequences, Serializable, Session,
-    Set, Sets, Share, Show, Snapshot, Start, Stdin, Stdout, Table, Tablesample, Temp, Time, To, Transaction, Treat,
-    True, Truncate, Uncommitted, Unlisten, Unlogged, Update, Using, Vacuum, Value, Values, Varying, Verbose, Version,
-    View, Where, Window, With, Without, Work, Write, Xml, Zone,
+    Chain, Character, Characteristics, Checkpoint, Close, Cluster, Comment, Commit, Committed, Conflict, Content,
+    Copy, Create, Cube, Current, Cursor, Deallocate, Declare, Default, Deferrable, Delete, Discard, Distinct, Do,
+    Document, Drop, End, Escape, Execute, Exists, Explain, False, Fetch, First, For, From, Function, Global, Grant,
+    Group, Grouping, Groups, Having, Hold, If, Import, Insert, Into, Isolation, Join, JoinType, Key, Lateral, Level,
+    Limit, Listen, Load, Local, Lock, Materialized, Merge, Move, Names, Next, No, Not, Notify, Nulls, Off, Offset,
+    On, Only, Operator, Option, Order, Ordinality, Over, Partition, Passing, Path, Plans, Prepare, Prepared,
+    Procedure, Program, Range, Read, Reassign, Recursive, Ref, Refresh, Reindex, Release, Repeatable, Replace, Reset,
+    Return, Returning, Revoke, Role, Rollback, Rollup, Rows, Savepoint, Schema, Scroll, Security, Select, Sequences,
+    Serializable, Session, Set, Sets, Share, Show, Snapshot, Start, Stdin, Stdout, Table, Tablesample, Temp, Time,
+    To, Transaction, Treat, True, Truncate, Uncommitted, Unlisten, Unlogged, Update, Using, Vacuum, Value, Values,
+    Varying, Verbose, Version, View, Where, Window, With, Without, Work, Write, Xml, Zone,
 }
 
 impl Kw {
@@ -44,6 +44,7 @@ impl Kw {
                 | Self::Path
                 | Self::Range
                 | Self::Ref
+                | Self::Return
                 | Self::Rows
                 | Self::Value
                 | Self::Version
@@ -88,20 +89,20 @@ keywords! {
         fetch => Fetch, for => For, foreign, from => From, grant => Grant, group => Group, having => Having, in,
         initially, intersect, into => Into, lateral => Lateral, leading, limit => Limit, localtime, localtimestamp,
         not => Not, null, offset => Offset, on => On, only => Only, or, order => Order, placing, primary, references,
-        returning => Returning, select => Select, session_user, some, symmetric, system_user, table => Table, then,
+        returning => Returning, select => Select, session_user, some, symmetric, table => Table, then,
         to => To, trailing, true => True, union, unique, user, using => Using, variadic, when, where => Where,
         window => Window, with => With,
     }
     Column {
-        between, bigint, bit, boolean, char, character, coalesce, dec, decimal, exists => Exists, extract, float,
-        greatest, grouping => Grouping, inout, int, integer, interval, least, national, nchar, none, normalize, nullif,
+        between, bigint, bit => Character, boolean, char => Character, character => Character, coalesce, dec, decimal, exists => Exists, extract, float,
+        greatest, grouping => Grouping, inout, int, integer, interval, least, national, nchar => Character, none, normalize, nullif,
         numeric, out, overlay, position, precision, real, row, setof, smallint, substring, time => Time, timestamp,
         treat => Treat, trim, values => Values, varchar, xmlattributes, xmlconcat, xmlelement, xmlexists, xmlforest,
         xmlnamespaces, xmlparse, xmlpi, xmlroot, xmlserialize, xmltable,
     }
     Function {
-        authorization => Authorization, binary, collation, concurrently, cross, current_schema, freeze, full, ilike,
-        inner, is, isnull, join => Join, left, like, natural, notnull, outer, overlaps, right, similar,
+        authorization => Authorization, binary, collation, concurrently, cross => JoinType, current_schema, freeze, full => JoinType, ilike,
+        inner => JoinType, is, isnull, join => Join, left => JoinType, like, natural => JoinType, notnull, outer => JoinType, overlaps, right => JoinType, similar,
         tablesample => Tablesample, verbose => Verbose,
     }
     Unreserved {
@@ -131,9 +132,9 @@ keywords! {
         procedural, procedure => Procedure, procedures, program => Program, publication, quote, quotes, range => Range,
         read => Read, reassign => Reassign, recheck, recursive => Recursive, ref => Ref, referencing, refresh => Refresh,
         reindex => Reindex, relative, release => Release, rename, repeatable => Repeatable, replace => Replace,
-        replica, reset => Reset, restart, restrict, return, returns, revoke => Revoke, role => Role,
+        replica, reset => Reset, restart, restrict, return => Return, returns, revoke => Revoke, role => Role,
         rollback => Rollback, rollup => Rollup, routine, routines, rows => Rows, rule, savepoint => Savepoint, scalar,
-        schema => Schema, schemas, scroll => Scroll, search, second => Second, security => Security, sequence,
+        schema => Schema, schemas, scroll => Scroll, search, second, security => Security, sequence,
         sequences => Sequences, serializable => Serializable, server, session => Session, set => Set, sets => Sets,
         share => Share, show => Show, simple, skip, snapshot => Snapshot, source, sql, stable, standalone,
         start => Start, statement, statistics, stdin => Stdin, stdout => Stdout, storage, stored, strict, string,
