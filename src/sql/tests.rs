@@ -282,6 +282,14 @@ fn transaction_control_is_read_whole() {
     ] {
         assert_eq!(control(text), Some(TxControl::Begin(modes)), "{text}");
     }
+    let read_write = TxModes {
+        read_only: Some(false),
+        ..TxModes::default()
+    };
+    assert_eq!(
+        control("begin read only read write"),
+        Some(TxControl::Begin(read_write))
+    );
     assert_eq!(
         control("begin work"),
         Some(TxControl::Begin(TxModes::default()))
