@@ -29,6 +29,8 @@ const HARMLESS: &[&str] = &[
     "random",
     "random_normal",
     "timeofday",
+    // One of its variants, in version 14 only.
+    "timezone",
     "uuidv4",
     "uuidv7",
 ];
