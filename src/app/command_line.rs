@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use super::{Pooler, run, security::Security};
+use super::{Pooler, demo, run, security::Security};
 use crate::{
     config::{Config, import_pgbouncer},
     pool::describe,
@@ -47,6 +47,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Start a throw-away PostgreSQL cluster and the pooler before it, and show clients at work.
+    Demo(demo::Options),
     /// Write the equivalent of a PgBouncer configuration to standard output.
     ImportPgbouncer {
         /// pgbouncer.ini; the files that it names are read as well.
@@ -60,6 +62,7 @@ pub fn main(arguments: CommandLine) -> anyhow::Result<()> {
     match arguments.command {
         None => serve(&arguments.serve),
         Some(Command::Check { config }) => check(&config),
+        Some(Command::Demo(options)) => demo::demo(&options),
         Some(Command::ImportPgbouncer { file }) => import(&file),
     }
 }
@@ -123,6 +126,6 @@ fn import(path: &std::path::Path) -> anyhow::Result<()> {
 }
 
 /// An error and its causes as one sentence.
-fn sentence(error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+pub(super) fn sentence(error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
     anyhow::Error::msg(describe(error))
 }

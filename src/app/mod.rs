@@ -6,6 +6,7 @@
 pub mod auth_query;
 pub mod command_line;
 pub mod control;
+pub mod demo;
 pub mod security;
 pub mod serve;
 pub mod workers;

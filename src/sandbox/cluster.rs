@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    fs::{DirBuilder, Permissions, set_permissions},
+    fs::{self, DirBuilder, Permissions, set_permissions},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -137,6 +137,8 @@ impl Drop for Cluster {
         self.site
             .watchdog
             .fire(|| self.nodes.iter().for_each(Node::reap));
+        // The shell has emptied it, but may not be allowed to take it out of a directory of ours.
+        drop(fs::remove_dir(&self.site.dir));
     }
 }
 
