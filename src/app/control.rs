@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     admin::{ControlRequest, ShutdownMode},
-    config::{Config, ConfigError},
+    auth::Credentials,
+    config::{Changes, Config, ConfigError},
     pool::{Signal, describe},
 };
 
@@ -278,7 +279,7 @@ fn reload(pooler: &Pooler) -> Result<Vec<String>, ReloadError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    apply(pooler, config, Some(security));
+    apply(pooler, config, security, &changes);
     Ok(changes.describe())
 }
 
@@ -289,15 +290,13 @@ fn set(pooler: &Pooler, key: &str, value: &str) -> Result<Vec<String>, String> {
         .map_err(|error| describe(&error))?;
     let (config, changes) = config.replacing(&running);
     let security = Security::load(&config).map_err(|error| describe(&error))?;
-    apply(pooler, config, Some(security));
+    apply(pooler, config, security, &changes);
     Ok(changes.describe())
 }
 
 /// Puts a configuration in force, for pools that exist as well.
-fn apply(pooler: &Pooler, config: Config, security: Option<Security>) {
-    if let Some(security) = security {
-        pooler.set_security(security);
-    }
+fn apply(pooler: &Pooler, config: Config, security: Security, changes: &Changes) {
+    pooler.set_security(security);
     let process = &config.process;
     pooler
         .resolver
@@ -311,9 +310,18 @@ fn apply(pooler: &Pooler, config: Config, security: Option<Security>) {
             continue;
         };
         let settings = config.pool(&database, &pool.name.user);
-        let proved = pool.login().credentials.clone();
+        let is_other_login = changes.is_other_login(&database);
+        // A password that the configuration no longer has is nobody's proof.
+        let proved = if is_other_login {
+            Credentials::None
+        } else {
+            pool.login().credentials.clone()
+        };
         let login = pooler.server_login(&config, &database, &pool.name.user, &proved, &settings);
         pooler.pools.reconfigure(&pool, settings, Arc::new(login));
+        if is_other_login || changes.server_tls {
+            pool.reconnect();
+        }
     }
 }
 

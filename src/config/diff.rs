@@ -12,7 +12,7 @@ use super::{
     Config, PoolSettings, check,
     database::{Database, User},
     error::{Fault, nearest},
-    file::Draft,
+    file::{Draft, FALLBACK},
     keys::{self, Reload, Section},
     table::Settings as _,
     value::{Context, Wrong},
@@ -104,6 +104,20 @@ impl Changes {
     /// Whether there is no difference.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether connections to this database were made with another name, user, password or
+    /// `connect_query`.
+    pub fn is_other_login(&self, database: &Database) -> bool {
+        let name = if database.is_fallback {
+            FALLBACK
+        } else {
+            &database.name
+        };
+        matches!(
+            self.databases.get(name),
+            Some(DatabaseChange::Changed { login: true, .. })
+        )
     }
 
     /// The keys that wait for a restart.

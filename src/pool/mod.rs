@@ -291,17 +291,23 @@ impl Pool {
         outcome
     }
 
-    /// New settings, and a new way to log in. Existing connections are replaced as they come back
-    /// when the way to log in has changed.
-    pub fn reconfigure(&self, settings: Arc<PoolSettings>, login: Arc<ServerLogin>) {
+    /// New settings, and a new way to log in. Connections that would be made otherwise now are
+    /// replaced; that only a secret has changed is the caller's to know.
+    pub fn reconfigure(self: &Arc<Self>, settings: Arc<PoolSettings>, login: Arc<ServerLogin>) {
         let mut inner = self.lock();
-        if !inner.login.is_same(&login) {
+        let replaced = !inner.login.is_same(&login);
+        if replaced {
             inner.supersede();
-            inner.back_off = None;
             inner.proved.clear();
-            inner.login = login;
         }
+        // What has failed may work now.
+        inner.back_off = None;
+        inner.login = login;
         inner.settings = settings;
+        drop(inner);
+        if replaced {
+            self.close_idle(|_| true);
+        }
     }
 
     /// Another way to prove who we are, learned from a client.
@@ -395,7 +401,7 @@ impl Pool {
         let mut inner = self.lock();
         let surplus = inner.total > inner.settings.pool_size + inner.settings.reserve_pool_size;
         let stale = server.generation != inner.generation || inner.gate == Gate::Closed;
-        if surplus || stale || now >= server.expires_at || !server.is_clean() {
+        if surplus || stale || now > server.expires_at || !server.is_clean() {
             inner.forget(&server);
             drop(inner);
             self.on_closed();
@@ -537,13 +543,15 @@ impl Pool {
             Ok((mut server, parameters)) => {
                 inner.back_off = None;
                 inner.welcome = Some(parameters);
-                server.expires_at = Instant::now() + inner.lifetime(server.record.id);
+                // The same moment for both: with a lifetime of 0 it still serves once.
+                let now = Instant::now();
+                server.expires_at = now + inner.lifetime(server.record.id);
                 server.generation = generation;
                 inner
                     .records
                     .insert(server.record.id, Arc::clone(&server.record));
                 drop(inner);
-                self.release(server);
+                self.release_at(server, now);
                 self.kick();
             }
             Err(error) => {

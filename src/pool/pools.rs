@@ -111,7 +111,12 @@ impl Pools {
     }
 
     /// New settings for a pool, and for the limits it shares.
-    pub fn reconfigure(&self, pool: &Pool, settings: Arc<PoolSettings>, login: Arc<ServerLogin>) {
+    pub fn reconfigure(
+        &self,
+        pool: &Arc<Pool>,
+        settings: Arc<PoolSettings>,
+        login: Arc<ServerLogin>,
+    ) {
         let directory = self.lock();
         if let Some(limit) = directory.database_limits.get(&pool.name.database) {
             limit.set(settings.max_db_connections);
