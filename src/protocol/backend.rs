@@ -143,7 +143,7 @@ mod tests {
             let _ = backend_key_data(&bytes);
             let _ = command_complete(&bytes);
             let _ = ErrorFields::read(&bytes);
-            let _ = data_row(&bytes);
+            drop(data_row(&bytes));
         }
     }
 }

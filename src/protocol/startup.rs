@@ -190,7 +190,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = StartupPacket::read(&bytes);
+            drop(StartupPacket::read(&bytes));
         }
     }
 }
