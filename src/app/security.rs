@@ -86,7 +86,7 @@ impl Security {
 
 fn read_hba(path: &Path) -> Result<Rules, SecurityError> {
     let setting = "auth_hba_file";
-    let directory = path.parent().unwrap_or(Path::new(""));
+    let directory = path.parent().unwrap_or_else(|| Path::new(""));
     let mut include =
         |name: &str| fs::read_to_string(directory.join(name)).map_err(|error| error.to_string());
     Rules::parse(&read(setting, path)?, &mut include).map_err(|source| SecurityError::Rules {

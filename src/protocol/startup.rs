@@ -33,6 +33,9 @@ impl ProtocolVersion {
     }
 }
 
+/// Names and values of a StartupMessage.
+pub type Parameters<'a> = Vec<(&'a [u8], &'a [u8])>;
+
 /// A packet that a connection may begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartupPacket<'a> {
@@ -41,7 +44,7 @@ pub enum StartupPacket<'a> {
         /// The version asked for.
         version: ProtocolVersion,
         /// Names and values in the order sent, encoding unknown.
-        parameters: Vec<(&'a [u8], &'a [u8])>,
+        parameters: Parameters<'a>,
     },
     /// TLS is asked for.
     SslRequest,
@@ -93,7 +96,7 @@ impl<'a> StartupPacket<'a> {
     }
 }
 
-fn parameters(mut reader: Reader<'_>) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+fn parameters(mut reader: Reader<'_>) -> Result<Parameters<'_>, Malformed> {
     let mut parameters = Vec::new();
     loop {
         let name = reader.cstr()?;
@@ -178,7 +181,7 @@ mod tests {
         for end in 8..sent.len() {
             assert!(StartupPacket::read(&sent[4..end]).is_err(), "cut at {end}");
         }
-        let mut longer = sent.clone();
+        let mut longer = sent;
         longer.push(b'x');
         assert_eq!(
             StartupPacket::read(&longer[4..]),

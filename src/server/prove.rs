@@ -10,6 +10,9 @@ use crate::{
     session::{ServerFault, Settings, server_state::Cleanup},
 };
 
+/// Names and values of the parameters that a server reports.
+type Reported = Vec<(Box<[u8]>, Box<[u8]>)>;
+
 /// Gives the server the settings, and answers the parameters that it reports with them: those that it
 /// told at its login, with what has changed.
 ///
@@ -31,7 +34,7 @@ pub async fn prove(
     for wanted in [defaults, settings] {
         server.state.give_settings(wanted, &mut out);
     }
-    let mut reported: Vec<(Box<[u8]>, Box<[u8]>)> = told.to_vec();
+    let mut reported = told.to_vec();
     tokio::time::timeout(timeout, exchange(server, &out, &mut reported))
         .await
         .unwrap_or(Err(RecoverError::Timeout(timeout)))?;
@@ -41,7 +44,7 @@ pub async fn prove(
 async fn exchange(
     server: &mut Server,
     out: &[u8],
-    reported: &mut Vec<(Box<[u8]>, Box<[u8]>)>,
+    reported: &mut Reported,
 ) -> Result<(), RecoverError> {
     let mut buffer = vec![0; 4 * 1024];
     let mut unsent = out;
@@ -72,10 +75,7 @@ async fn exchange(
     .await
 }
 
-fn take(
-    server: &mut Server,
-    reported: &mut Vec<(Box<[u8]>, Box<[u8]>)>,
-) -> Result<(), ServerFault> {
+fn take(server: &mut Server, reported: &mut Reported) -> Result<(), ServerFault> {
     let received = std::mem::take(&mut server.received);
     let mut at = 0;
     while let Some(frame) = frame::backend(&received[at..])? {
