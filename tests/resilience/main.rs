@@ -11,4 +11,8 @@
 mod support;
 
 mod abuse;
+mod console;
+mod crowd;
+mod faults;
+mod large;
 mod neighbour;

@@ -98,11 +98,20 @@ impl Pgweir {
 
     /// Resident memory in KiB.
     pub fn rss_kb(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in KiB.
+    pub fn peak_rss_kb(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(path).expect("the pooler runs");
-        let line = status.lines().find(|l| l.starts_with("VmRSS:"));
+        let line = status.lines().find(|l| l.starts_with(field));
         line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok())
-            .expect("the kernel prints VmRSS: N kB")
+            .expect("the kernel prints such fields as N kB")
     }
 }
 

@@ -166,9 +166,18 @@ impl Wire {
 
     /// The one row of one column that a query must yield.
     pub async fn scalar(&mut self, sql: &str) -> String {
+        self.scalar_then(sql, "Z I").await
+    }
+
+    /// The same inside a transaction.
+    pub async fn scalar_in_transaction(&mut self, sql: &str) -> String {
+        self.scalar_then(sql, "Z T").await
+    }
+
+    async fn scalar_then(&mut self, sql: &str, then: &str) -> String {
         let answers = self.ask(sql).await;
         match answers.as_slice() {
-            [_, row, _, _] if row.starts_with("D ") => row[2..].to_owned(),
+            [_, row, _, ready] if row.starts_with("D ") && ready == then => row[2..].to_owned(),
             _ => panic!("{sql}: {answers:?}"),
         }
     }
@@ -179,13 +188,24 @@ impl Wire {
         self.error().await
     }
 
-    /// The error that must come next, but for rows and notices.
+    /// The error that must come next, but for rows and for what may come at any time.
     pub async fn error(&mut self) -> Fields {
         loop {
             match self.read().await {
                 Some((b'S' | b'N' | b'A' | b'T' | b'D', _)) => {}
                 Some((b'E', body)) => return Fields::read(&body),
                 other => panic!("instead of an error: {other:?}"),
+            }
+        }
+    }
+
+    /// The error that must come behind whatever else comes.
+    pub async fn batch_error(&mut self) -> Fields {
+        loop {
+            match self.read().await {
+                Some((b'E', body)) => return Fields::read(&body),
+                Some((b'Z', _)) | None => panic!("no error"),
+                Some(_) => {}
             }
         }
     }
