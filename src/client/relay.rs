@@ -540,6 +540,9 @@ impl Relay {
                 return self.on_server_lost(cx, &failure);
             }
         }
+        self.record
+            .pins
+            .store(self.session.pins().bits(), Ordering::Relaxed);
         self.refuse_transaction_block()?;
         self.return_if_clean();
         if self.has_time_limits() {

@@ -19,6 +19,8 @@
 )]
 
 mod pgweir;
+pub mod raw;
+pub mod seats;
 pub mod tls;
 pub mod wire;
 

@@ -1,0 +1,417 @@
+//! A client by bytes: it sends messages in any order, cut anywhere, and sees each message that comes.
+//!
+//! Messages are as in the PostgreSQL manual, "Message Formats". Answers are told in words, one line a
+//! message: its type byte, then what a client would look at (`D 1|x`, `C SELECT 1`, `E 42P01`, `Z I`).
+//! Only trust authentication is known. Blocking; whatever does not come within a minute fails the test.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufReader, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// Protocol 3.0, whose cancel keys have four bytes.
+pub const PROTOCOL_3_0: i32 = 0x3_0000;
+/// Protocol 3.2, whose cancel keys are longer.
+pub const PROTOCOL_3_2: i32 = 0x3_0002;
+const CANCEL_REQUEST: i32 = 80_877_102;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection that has logged in.
+pub struct Raw {
+    address: SocketAddr,
+    reader: BufReader<TcpStream>,
+    writer: TcpStream,
+    /// The body of BackendKeyData: process and secret.
+    pub key: Vec<u8>,
+    /// What ParameterStatus last said of each parameter.
+    pub parameters: BTreeMap<String, String>,
+    /// `name=value` of each ParameterStatus since the login.
+    pub reports: Vec<String>,
+    /// `channel payload` of each NotificationResponse.
+    pub notifications: Vec<String>,
+    /// Code and message of each NoticeResponse.
+    pub notices: Vec<String>,
+    /// Code, message, detail and hint of the last ErrorResponse, joined.
+    pub last_error: String,
+}
+
+/// A message without its header.
+type Message = (u8, Vec<u8>);
+
+impl Raw {
+    /// Logs in as `postgres`.
+    pub fn connect(address: SocketAddr, database: &str) -> Self {
+        Self::connect_with(address, database, &[])
+    }
+
+    /// Logs in as `postgres`, unless `parameters` say otherwise.
+    pub fn connect_with(address: SocketAddr, database: &str, parameters: &[(&str, &str)]) -> Self {
+        Self::try_connect(address, PROTOCOL_3_0, database, parameters)
+            .unwrap_or_else(|refused| panic!("cannot log in: {refused}"))
+    }
+
+    /// Logs in; the error that came instead is handed back.
+    pub fn try_connect(
+        address: SocketAddr,
+        protocol: i32,
+        database: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        let mut raw = Self::dial(address);
+        let mut startup = BTreeMap::from([("user", "postgres"), ("database", database)]);
+        startup.extend(parameters.iter().copied());
+        raw.send(&startup_message(protocol, startup));
+        loop {
+            match raw.next() {
+                Some((b'R', body)) => assert_eq!(body, [0; 4], "only trust is known"),
+                Some((b'K', body)) => raw.key = body,
+                Some((b'Z', _)) => break,
+                Some((b'E', _)) => return Err(raw.last_error),
+                Some((b'S' | b'N' | b'v', _)) => {}
+                other => panic!("not expected in a login: {other:?}"),
+            }
+        }
+        raw.reports.clear();
+        Ok(raw)
+    }
+
+    /// A connection on which nothing has been said.
+    pub fn dial(address: SocketAddr) -> Self {
+        let writer = TcpStream::connect(address).expect("somebody listens");
+        writer
+            .set_read_timeout(Some(PATIENCE))
+            .and_then(|()| writer.set_nodelay(true))
+            .expect("the socket is open");
+        Self {
+            address,
+            reader: BufReader::new(writer.try_clone().expect("the socket is open")),
+            writer,
+            key: Vec::new(),
+            parameters: BTreeMap::new(),
+            reports: Vec::new(),
+            notifications: Vec::new(),
+            notices: Vec::new(),
+            last_error: String::new(),
+        }
+    }
+
+    /// Sends bytes as they are. A failure shows at the next read.
+    pub fn send(&mut self, bytes: &[u8]) {
+        drop(self.writer.write_all(bytes));
+    }
+
+    /// The next message; `None` once the other side has closed.
+    pub fn next(&mut self) -> Option<Message> {
+        let mut header = [0; 5];
+        self.read(&mut header)?;
+        let [kind, length @ ..] = header;
+        let length = usize::try_from(i32::from_be_bytes(length)).expect("a length");
+        let mut body = vec![0; length - 4];
+        self.read(&mut body)?;
+        match kind {
+            b'S' => {
+                let mut words = strings(&body);
+                let (name, value) = (words.remove(0), words.remove(0));
+                self.reports.push(format!("{name}={value}"));
+                self.parameters.insert(name, value);
+            }
+            b'A' => self.notifications.push(strings(&body[4..]).join(" ")),
+            b'N' => self.notices.push(error_words(&body)),
+            b'E' => self.last_error = error_words(&body),
+            _ => {}
+        }
+        Some((kind, body))
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> Option<()> {
+        match self.reader.read_exact(into) {
+            Ok(()) => Some(()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("nothing came within {PATIENCE:?}")
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// The next message but for those that may come at any time, in words.
+    pub fn answer(&mut self) -> String {
+        loop {
+            match self.next() {
+                Some((b'S' | b'N' | b'A', _)) => {}
+                Some((kind, body)) => return describe(kind, &body),
+                None => return "closed".to_owned(),
+            }
+        }
+    }
+
+    /// Messages up to the next ReadyForQuery, or the end.
+    pub fn answers(&mut self) -> Vec<String> {
+        let mut answers = Vec::new();
+        loop {
+            let answer = self.answer();
+            let is_last = answer.starts_with('Z') || answer == "closed";
+            answers.push(answer);
+            if is_last {
+                return answers;
+            }
+        }
+    }
+
+    /// Sends messages, and reads to the next ReadyForQuery.
+    pub fn ask(&mut self, messages: &[Vec<u8>]) -> Vec<String> {
+        self.send(&messages.concat());
+        self.answers()
+    }
+
+    /// Runs a simple query.
+    pub fn query(&mut self, sql: &str) -> Vec<String> {
+        self.ask(&[query(sql)])
+    }
+
+    /// Runs a simple query that must succeed; answers its rows.
+    pub fn rows(&mut self, sql: &str) -> Vec<String> {
+        let answers = self.query(sql);
+        let failed = answers.iter().any(|a| a.starts_with('E') || a == "closed");
+        assert!(!failed, "{sql}: {answers:?} {}", self.last_error);
+        answers
+            .iter()
+            .filter_map(|answer| Some(answer.strip_prefix("D ")?.to_owned()))
+            .collect()
+    }
+
+    /// Runs a simple query that must succeed.
+    pub fn run(&mut self, sql: &str) {
+        self.rows(sql);
+    }
+
+    /// The only value that a simple query answers.
+    pub fn value(&mut self, sql: &str) -> String {
+        let rows = self.rows(sql);
+        assert_eq!(rows.len(), 1, "{sql}: {rows:?}");
+        rows.concat()
+    }
+
+    /// The SQLSTATE with which a simple query fails.
+    pub fn error(&mut self, sql: &str) -> String {
+        let answers = self.query(sql);
+        let error = answers.iter().find_map(|answer| answer.strip_prefix("E "));
+        error
+            .unwrap_or_else(|| panic!("{sql} was expected to fail: {answers:?}"))
+            .to_owned()
+    }
+
+    /// The process of the server.
+    pub fn pid(&mut self) -> u32 {
+        let pid = self.value("SELECT pg_catalog.pg_backend_pid()");
+        pid.parse().expect("a number")
+    }
+
+    /// The next notification, from those that have come or else as it comes.
+    pub fn notification(&mut self) -> String {
+        while self.notifications.is_empty() {
+            match self.next() {
+                Some((b'A' | b'S' | b'N', _)) => {}
+                other => panic!("a notification was awaited: {other:?}"),
+            }
+        }
+        self.notifications.remove(0)
+    }
+
+    /// Cancels what this connection runs, from a connection of its own that is awaited.
+    pub fn cancel(&self) {
+        cancel(self.address, &self.key);
+    }
+
+    /// Says goodbye, and waits until the other side has closed.
+    pub fn terminate(mut self) {
+        self.send(&terminate());
+        assert_eq!(self.answer(), "closed");
+    }
+
+    /// Closes without a goodbye.
+    pub fn vanish(self) {
+        drop(self.writer.shutdown(Shutdown::Both));
+    }
+
+    /// Closes the sending side only.
+    pub fn hang_up(&self) {
+        drop(self.writer.shutdown(Shutdown::Write));
+    }
+}
+
+/// A CancelRequest with any key, awaited to its end.
+pub fn cancel(address: SocketAddr, key: &[u8]) {
+    let mut raw = Raw::dial(address);
+    let length = i32::try_from(8 + key.len()).expect("keys are short");
+    raw.send(
+        &[
+            &length.to_be_bytes()[..],
+            &CANCEL_REQUEST.to_be_bytes(),
+            key,
+        ]
+        .concat(),
+    );
+    assert!(raw.next().is_none(), "a cancel request is never answered");
+}
+
+fn startup_message<'a>(
+    protocol: i32,
+    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Vec<u8> {
+    let mut body = protocol.to_be_bytes().to_vec();
+    for (name, value) in parameters {
+        body.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
+    }
+    body.push(0);
+    let length = i32::try_from(body.len() + 4).expect("it is short");
+    [&length.to_be_bytes()[..], &body].concat()
+}
+
+/// A message in words.
+fn describe(kind: u8, body: &[u8]) -> String {
+    let details = match kind {
+        b'C' => strings(body).concat(),
+        b'D' => columns(body).join("|"),
+        b'E' => {
+            let words = error_words(body);
+            words.split(' ').next().unwrap_or_default().to_owned()
+        }
+        b't' => i16::from_be_bytes([body[0], body[1]]).to_string(),
+        b'T' => column_names(body).join("|"),
+        b'Z' => text(body),
+        b'd' => text(body).trim_end().to_owned(),
+        _ => String::new(),
+    };
+    format!("{} {details}", kind as char).trim_end().to_owned()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| bytes.escape_ascii().to_string())
+}
+
+/// Zero-terminated strings, one behind the other.
+fn strings(bytes: &[u8]) -> Vec<String> {
+    let mut strings: Vec<_> = bytes.split(|byte| *byte == 0).map(text).collect();
+    strings.pop();
+    strings
+}
+
+/// Code, message, detail and hint.
+fn error_words(body: &[u8]) -> String {
+    let fields = strings(body);
+    let field = |kind: char| fields.iter().find_map(|field| field.strip_prefix(kind));
+    let words = ['C', 'M', 'D', 'H'].into_iter().filter_map(field);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn columns(body: &[u8]) -> Vec<String> {
+    let mut rest = &body[2..];
+    let mut columns = Vec::new();
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(i32::from_be_bytes(*length));
+        let (column, behind) = behind.split_at(length.unwrap_or(0));
+        columns.push(length.map_or_else(|_| "NULL".to_owned(), |_| text(column)));
+        rest = behind;
+    }
+    columns
+}
+
+fn column_names(body: &[u8]) -> Vec<String> {
+    let mut rest = &body[2..];
+    let mut names = Vec::new();
+    while let Some(end) = rest.iter().position(|byte| *byte == 0) {
+        names.push(text(&rest[..end]));
+        rest = &rest[end + 19..];
+    }
+    names
+}
+
+/// A frontend message: its type and its body.
+pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(body.len() + 4).expect("it is short");
+    [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+pub fn query(sql: &str) -> Vec<u8> {
+    message(b'Q', &[sql.as_bytes(), b"\0"].concat())
+}
+
+pub fn parse(name: &str, sql: &str) -> Vec<u8> {
+    parse_typed(name, sql, &[])
+}
+
+/// With the OIDs of parameter types.
+pub fn parse_typed(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
+    let mut body = [name.as_bytes(), b"\0", sql.as_bytes(), b"\0"].concat();
+    body.extend(i16::try_from(types.len()).expect("few").to_be_bytes());
+    body.extend(types.iter().flat_map(|oid| oid.to_be_bytes()));
+    message(b'P', &body)
+}
+
+/// To the unnamed portal, all in text format.
+pub fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
+    bind_portal("", statement, parameters)
+}
+
+/// All in text format.
+pub fn bind_portal(portal: &str, statement: &str, parameters: &[&str]) -> Vec<u8> {
+    let mut body = [portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0"].concat();
+    body.extend(i16::try_from(parameters.len()).expect("few").to_be_bytes());
+    for parameter in parameters {
+        body.extend(i32::try_from(parameter.len()).expect("short").to_be_bytes());
+        body.extend(parameter.as_bytes());
+    }
+    body.extend([0, 0]);
+    message(b'B', &body)
+}
+
+pub fn describe_statement(name: &str) -> Vec<u8> {
+    message(b'D', &[b"S", name.as_bytes(), b"\0"].concat())
+}
+
+pub fn describe_portal(name: &str) -> Vec<u8> {
+    message(b'D', &[b"P", name.as_bytes(), b"\0"].concat())
+}
+
+pub fn close_statement(name: &str) -> Vec<u8> {
+    message(b'C', &[b"S", name.as_bytes(), b"\0"].concat())
+}
+
+/// Of the unnamed portal, all rows.
+pub fn execute() -> Vec<u8> {
+    execute_portal("", 0)
+}
+
+/// `max_rows` of 0 for all.
+pub fn execute_portal(portal: &str, max_rows: i32) -> Vec<u8> {
+    message(
+        b'E',
+        &[portal.as_bytes(), b"\0", &max_rows.to_be_bytes()].concat(),
+    )
+}
+
+pub fn sync() -> Vec<u8> {
+    message(b'S', &[])
+}
+
+pub fn flush() -> Vec<u8> {
+    message(b'H', &[])
+}
+
+pub fn copy_data(data: &str) -> Vec<u8> {
+    message(b'd', data.as_bytes())
+}
+
+pub fn copy_done() -> Vec<u8> {
+    message(b'c', &[])
+}
+
+pub fn copy_fail(reason: &str) -> Vec<u8> {
+    message(b'f', &[reason.as_bytes(), b"\0"].concat())
+}
+
+pub fn terminate() -> Vec<u8> {
+    message(b'X', &[])
+}
