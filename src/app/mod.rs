@@ -38,7 +38,7 @@ use crate::{
         credentials::{server_credentials, server_user},
         derivations::Derivations,
     },
-    session::{Interners, Settings},
+    session::SettingsInterner,
 };
 
 /// A running pooler.
@@ -51,7 +51,7 @@ pub struct Pooler {
     /// Every client.
     pub clients: Arc<Clients>,
     /// What sessions share.
-    pub interners: Arc<Interners>,
+    pub settings: Arc<SettingsInterner>,
     /// Every task.
     pub tasks: TaskTracker,
     /// Who computes keys.
@@ -109,10 +109,9 @@ impl Pooler {
             getrandom::fill(secret)?;
         }
         let [cancel_secret, fingerprint_key, mock_key] = secrets;
-        let interners = Arc::new(Interners::default());
-        let defaults = interners.settings.intern(Settings::default());
+        let settings = Arc::new(SettingsInterner::default());
         let tasks = TaskTracker::new();
-        let shared = Arc::new(Shared::new(tasks.clone(), defaults));
+        let shared = Arc::new(Shared::new(tasks.clone(), Arc::clone(&settings)));
         let process = &config.process;
         let resolver = Arc::new(Resolver::new(process.dns_max_ttl, process.dns_nxdomain_ttl));
         let security = Mutex::new(Arc::new(Security::load(&config)?));
@@ -133,7 +132,7 @@ impl Pooler {
             config,
             pools,
             clients,
-            interners,
+            settings,
             tasks,
             derivations: Arc::new(Derivations::new(REMEMBERED_KEYS, 2, fingerprint_key)),
             lifecycle: watch::Sender::new(Lifecycle::Serving),

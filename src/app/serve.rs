@@ -268,7 +268,7 @@ async fn begin_session(
             .settings
             .without(name.to_ascii_lowercase().as_bytes());
     }
-    let interner = &pooler.interners.settings;
+    let interner = &pooler.settings;
     let told = match welcome::parameters(&pool, &worker, &client.settings, interner).await {
         Ok(told) => told,
         Err(failure) => {
@@ -306,7 +306,7 @@ async fn begin_session(
     let session = Session::new(
         record.id,
         Relay::mode(&pool.settings()),
-        Arc::clone(&pooler.interners),
+        Arc::clone(&pool.interners),
         interner.intern(client.settings),
     );
     if *pooler.lifecycle.borrow() == Lifecycle::Draining {

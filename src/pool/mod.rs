@@ -50,7 +50,7 @@ use crate::{
         prove,
         recover::{self, Leftover, RecoverError, Recovery, Unfinished},
     },
-    session::Settings,
+    session::{Interners, Settings, SettingsInterner, StatementInterner},
     stats::PoolStats,
 };
 
@@ -87,6 +87,8 @@ pub struct Pool {
     pub name: PoolName,
     /// What it has done.
     pub stats: PoolStats,
+    /// What its sessions share.
+    pub interners: Arc<Interners>,
     shared: Arc<Shared>,
     database_limit: Arc<Limit>,
     user_limit: Arc<Limit>,
@@ -98,6 +100,8 @@ pub struct Pool {
 pub struct Shared {
     /// Every task that a pool starts.
     pub tasks: TaskTracker,
+    /// Every set of settings.
+    pub settings: Arc<SettingsInterner>,
     /// Settings of a server without any.
     pub defaults: Arc<Settings>,
     next_server: AtomicU64,
@@ -105,15 +109,15 @@ pub struct Shared {
 
 impl Shared {
     /// For a process that starts; tasks are counted by `tasks`.
-    pub fn new(tasks: TaskTracker, defaults: Arc<Settings>) -> Self {
+    pub fn new(tasks: TaskTracker, settings: Arc<SettingsInterner>) -> Self {
         Self {
             tasks,
-            defaults,
+            defaults: settings.intern(Settings::default()),
+            settings,
             next_server: AtomicU64::new(1),
         }
     }
 }
-
 #[derive(Debug)]
 struct Inner {
     settings: Arc<PoolSettings>,
@@ -205,6 +209,10 @@ impl Pool {
         let pool = Arc::new(Self {
             name,
             stats: PoolStats::default(),
+            interners: Arc::new(Interners {
+                statements: StatementInterner::default(),
+                settings: Arc::clone(&shared.settings),
+            }),
             shared,
             database_limit,
             user_limit,

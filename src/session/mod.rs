@@ -68,13 +68,13 @@ pub enum Mode {
     Statement,
 }
 
-/// What all sessions of the process share.
+/// What all sessions of one pool share.
 #[derive(Debug, Default)]
 pub struct Interners {
-    /// Prepared statements.
+    /// Prepared statements: of this pool, for what one database accepts another may not.
     pub statements: StatementInterner,
-    /// Sets of settings.
-    pub settings: SettingsInterner,
+    /// Sets of settings: of the whole process.
+    pub settings: Arc<SettingsInterner>,
 }
 
 /// A client broke the protocol, or asked for what its pool mode does not have.
@@ -311,6 +311,13 @@ impl Session {
                     done += frame.size;
                     at = done;
                     continue;
+                }
+                FrontendTag::Parse if is_first && frame.is_whole() => {
+                    if let Some(size) = self.parse_locally(&frame, &data[at..], to_client) {
+                        done += size;
+                        at = done;
+                        continue;
+                    }
                 }
                 FrontendTag::Query
                 | FrontendTag::FunctionCall

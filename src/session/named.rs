@@ -16,9 +16,14 @@ use super::{
     statements::{NAME_PREFIX, Presence, Source, Statement},
 };
 use crate::{
-    protocol::{backend::TransactionStatus, encode, frontend::Parse},
+    protocol::{Frame, FrontendTag, backend::TransactionStatus, encode, frame, frontend::Parse},
     sql::{self, Detail, Discard, Effects, Facts, Span},
 };
+
+/// Effects of texts that name a statement of the client's.
+const NAMING: Effects = Effects::PREPARE
+    .with(Effects::EXECUTE)
+    .with(Effects::DEALLOCATE);
 
 /// A statement that exists whenever its name is used: PostgreSQL says with it, in its own words, that
 /// a name is taken, or drops it in place of a statement that others need.
@@ -78,13 +83,10 @@ pub(super) struct Rewritten {
 impl Rewritten {
     fn new(text: &[u8], facts: &Facts, span: Span, name: &[u8]) -> Self {
         let range = span.range();
-        let named = Effects::PREPARE
-            .with(Effects::EXECUTE)
-            .with(Effects::DEALLOCATE);
         Self {
             text: [&text[..range.start], name, &text[range.end..]].concat(),
             facts: Facts {
-                effects: facts.effects.without(named),
+                effects: facts.effects.without(NAMING),
                 detail: Detail::None,
                 ..*facts
             },
@@ -316,6 +318,38 @@ impl Session {
                     before: Some(before),
                 }),
         );
+    }
+
+    /// A Parse and its Sync, and nothing else, of a statement that a server of this pool has accepted
+    /// before: answered without a server. Answers how many bytes of `data` that was.
+    ///
+    /// Clients exist that wait here for the answer while other clients of the same thread hold every
+    /// server in open transactions (pgbench does): they would wait for ever.
+    pub(super) fn parse_locally(
+        &mut self,
+        frame: &Frame<'_, FrontendTag>,
+        data: &[u8],
+        to_client: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let next = frame::frontend(&data[frame.size..], u32::MAX).ok()??;
+        if next.tag != FrontendTag::Sync || !self.tracks() || self.batch != Batch::Closed {
+            return None;
+        }
+        let parse = Parse::read(frame.body()).ok()?;
+        if parse.name.is_empty() || self.statements.named(parse.name).is_some() {
+            return None;
+        }
+        let settings = self.settings.planner_relevant();
+        let known = &self.interners.statements;
+        let statement = known.accepted(parse.text, parse.types, &settings)?;
+        if statement.needs.is_some() || statement.facts.effects.intersects(NAMING) {
+            return None;
+        }
+        self.note_custom_settings(parse.text, &statement.facts);
+        self.statements.insert(parse.name, statement);
+        encode::parse_complete(to_client);
+        encode::ready_for_query(to_client, TransactionStatus::Idle);
+        Some(frame.size + next.size)
     }
 
     /// Makes sure that the server has what the client calls `name`.

@@ -464,7 +464,11 @@ impl Pipeline {
             self.doubtful = 0;
             self.fenced = false;
         }
-        self.pop();
+        if let Some(done) = self.pop()
+            && tag == B::ParseComplete
+        {
+            done.revokes.iter().for_each(Revoke::accept);
+        }
         Ok(Step::Done(disposition))
     }
 

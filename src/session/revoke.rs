@@ -80,6 +80,13 @@ impl Cause {
 }
 
 impl Revoke {
+    /// What was entered has come to be: a server accepts this statement.
+    pub(super) fn accept(&self) {
+        if let Self::Prepared { statement, .. } = self {
+            statement.accept();
+        }
+    }
+
     /// The unnamed statement `refused` never came to be: it is not what comes out if this is taken
     /// back.
     pub(super) fn forget_unnamed(&mut self, refused: UnnamedId) {

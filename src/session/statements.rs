@@ -9,7 +9,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use hashbrown::{Equivalent, HashMap};
@@ -36,6 +36,8 @@ pub struct Statement {
     pub facts: sql::Facts,
     /// The statement that its text executes by name (`EXECUTE`).
     pub needs: Option<Arc<Statement>>,
+    /// Whether a server has ever accepted it.
+    accepted: AtomicBool,
 }
 
 /// What a statement is made from.
@@ -62,6 +64,15 @@ pub enum Source {
 }
 
 impl Statement {
+    /// A server has answered its Parse with ParseComplete.
+    pub(super) fn accept(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+    }
+
+    fn is_accepted(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     /// The text of the `PREPARE` that makes this statement, if that is how it is made.
     pub fn prepare_text(&self) -> Option<Vec<u8>> {
         match &self.source {
@@ -163,6 +174,25 @@ impl StatementInterner {
         self.add(source, facts, needs)
     }
 
+    /// The statement of a Parse message, if it is known and a server has accepted it.
+    pub(super) fn accepted(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        settings: &[u8],
+    ) -> Option<Arc<Statement>> {
+        let statements = self
+            .statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let statement = statements.get(&ParseKey {
+            text,
+            types,
+            settings,
+        })?;
+        statement.is_accepted().then(|| Arc::clone(statement))
+    }
+
     /// The shared statement of an SQL `PREPARE` whose name stood between `before` and `after`.
     pub fn prepare(
         &self,
@@ -203,6 +233,7 @@ impl StatementInterner {
             source: source.clone(),
             facts,
             needs,
+            accepted: AtomicBool::new(false),
         });
         statements.insert(Key(source), Arc::clone(&statement));
         statement
