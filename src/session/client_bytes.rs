@@ -406,6 +406,10 @@ impl Session {
             return Ok(());
         }
         let rewritten = self.rewrite_name(parse.text, &facts, server, out);
+        if let Some(needed) = rewritten.as_ref().and_then(|it| it.needs.as_ref()) {
+            // Already now: what an EXECUTE returns is looked up when it is parsed.
+            self.ensure(needed, server, out);
+        }
         if !is_unnamed {
             self.parse_named(&parse, &facts, rewritten, server, out);
         } else if let Some(rewritten) = rewritten {
