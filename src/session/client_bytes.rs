@@ -332,7 +332,10 @@ impl Session {
         }
         if message.is_small() {
             let text = frontend::query(message.frame.body()).map_err(message.malformed())?;
-            return Ok(self.on_query(text, message, server, out));
+            return {
+                self.on_query(text, message, server, out);
+                Ok(())
+            };
         }
         self.touch(Effects::UNKNOWN);
         server.statements.doubt_all();

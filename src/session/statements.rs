@@ -35,7 +35,7 @@ pub struct Statement {
     /// What its text was found to be, once, when it was prepared.
     pub facts: sql::Facts,
     /// The statement that its text executes by name (`EXECUTE`).
-    pub needs: Option<Arc<Statement>>,
+    pub needs: Option<Arc<Self>>,
     /// Whether a server has ever accepted it.
     accepted: AtomicBool,
 }
