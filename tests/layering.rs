@@ -54,6 +54,23 @@ fn modules_depend_downwards_only() {
 }
 
 #[test]
+fn the_documented_table_is_this_one() {
+    let page = fs::read_to_string("docs/ARCHITECTURE.md").expect("the page is there");
+    let rows: Vec<&str> = page.lines().filter(|l| l.starts_with("| `")).collect();
+    for (module, allowed) in ALLOWED {
+        let names: Vec<_> = allowed.iter().map(|name| format!("`{name}`")).collect();
+        let uses = if names.is_empty() {
+            "-".to_owned()
+        } else {
+            names.join(", ")
+        };
+        let row = format!("| `{module}` | {uses} | ");
+        let found = rows.iter().any(|line| line.starts_with(&row));
+        assert!(found, "docs/ARCHITECTURE.md has no row {row}");
+    }
+}
+
+#[test]
 fn no_global_state() {
     let mut wrong = Vec::new();
     each_source(Path::new("src"), &mut |path, text| {
