@@ -27,6 +27,7 @@ use crate::{
     auth::Credentials,
     config::{Changes, Config, ConfigError},
     pool::{Signal, describe},
+    stats::Totals,
 };
 
 /// Where the process is between its start and its end.
@@ -107,12 +108,16 @@ impl Control {
         let mut accepting = Some(accepting);
         let mut stats = tokio::time::interval(pooler.config().process.stats_period);
         stats.tick().await;
+        let mut totals = pooler.pools.sum();
         let mut end = None;
         loop {
             let wish = tokio::select! {
                 wish = self.wish() => wish,
                 _ = stats.tick() => {
                     pooler.console.roll_averages();
+                    if pooler.config().process.log_stats {
+                        totals = log_stats(pooler, totals);
+                    }
                     continue;
                 }
                 () = ended(pooler, end), if end.is_some() => return,
@@ -162,6 +167,27 @@ impl Control {
             Some(request) = self.requests.recv() => Wish::Request(request),
         }
     }
+}
+
+/// Logs what all pools have done since `before`; answers what they had done by now.
+fn log_stats(pooler: &Pooler, before: Totals) -> Totals {
+    let now = pooler.pools.sum();
+    let period = pooler.config().process.stats_period.as_secs().max(1);
+    let done = now - before;
+    tracing::info!(
+        xacts_per_s = done.xact_count / period,
+        queries_per_s = done.query_count / period,
+        in_bytes_per_s = done.bytes_received / period,
+        out_bytes_per_s = done.bytes_sent / period,
+        xact_us = done.xact_time.checked_div(done.xact_count).unwrap_or(0),
+        wait_us = done
+            .wait_time
+            .checked_div(done.server_assignment_count)
+            .unwrap_or(0),
+        clients = pooler.clients.len(),
+        "stats"
+    );
+    now
 }
 
 /// A way to end.

@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -233,6 +236,21 @@ impl Pooler {
         }
     }
 
+    /// Forgets pools of databases that only `"*"` serves, when nobody has used them for long.
+    fn forget_unused_pools(&self) {
+        let config = self.config();
+        let Some(limit) = config.process.autodb_idle_timeout else {
+            return;
+        };
+        let now = Instant::now();
+        self.pools.forget(|pool| {
+            let is_fallback = config
+                .database(&pool.name.database)
+                .is_none_or(|database| database.is_fallback);
+            is_fallback && pool.unused_for(now) >= limit
+        });
+    }
+
     /// What has to be done from time to time, until the future is dropped.
     async fn tend(&self) {
         let mut tick = tokio::time::interval(TICK);
@@ -243,6 +261,7 @@ impl Pooler {
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(POOLS_EVERY) {
                 self.pools.tend();
+                self.forget_unused_pools();
             }
         }
     }

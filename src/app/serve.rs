@@ -25,8 +25,11 @@ use crate::{
     },
     protocol::startup::ProtocolVersion,
     server::connection::unix_now,
-    session::Session,
+    session::{Session, Settings},
 };
+
+/// What a client calls itself.
+const APPLICATION_NAME: &[u8] = b"application_name";
 
 /// Opens every listener that the configuration asks for.
 pub fn listen(pooler: &Pooler) -> Result<Vec<Listener>, StartError> {
@@ -213,10 +216,7 @@ async fn authenticate(pooler: &Arc<Pooler>, stream: Stream) -> Option<Login> {
 }
 
 async fn serve_console(pooler: &Pooler, client: LoggedIn, role: Role, origin: Origin) {
-    let application_name = client
-        .settings
-        .value(b"application_name")
-        .unwrap_or_default();
+    let application_name = client.settings.value(APPLICATION_NAME).unwrap_or_default();
     let context = ConsoleContext {
         console: Arc::clone(&pooler.console),
         login: ConsoleLogin {
@@ -268,6 +268,9 @@ async fn begin_session(
             .settings
             .without(name.to_ascii_lowercase().as_bytes());
     }
+    if pool.settings().application_name_add_host {
+        add_host(&mut client.settings, origin);
+    }
     let interner = &pooler.settings;
     let told = match welcome::parameters(&pool, &worker, &client.settings, interner).await {
         Ok(told) => told,
@@ -276,10 +279,7 @@ async fn begin_session(
             return None;
         }
     };
-    let application_name = client
-        .settings
-        .value(b"application_name")
-        .unwrap_or_default();
+    let application_name = client.settings.value(APPLICATION_NAME).unwrap_or_default();
     let (record, key) = pooler.clients.enter(NewClient {
         pool: Arc::clone(&pool),
         origin,
@@ -324,6 +324,17 @@ async fn begin_session(
         key,
         _counted: counted,
     }))
+}
+
+/// Adds the client's address to what it calls itself.
+fn add_host(settings: &mut Settings, origin: Origin) {
+    let from = match origin {
+        Origin::Tcp { peer, .. } => peer.to_string(),
+        Origin::Unix => "unix".to_owned(),
+    };
+    let name = settings.value(APPLICATION_NAME).unwrap_or(b"app").to_vec();
+    let full = [&*name, b" - ", from.as_bytes()].concat();
+    settings.insert(APPLICATION_NAME, &full);
 }
 
 /// Whether one more client is let in, and there is room for it.

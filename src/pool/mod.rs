@@ -135,6 +135,8 @@ struct Inner {
     records: HashMap<u64, Arc<ServerRecord>>,
     /// Counts RECONNECT: servers of an earlier count are closed when they come back.
     generation: u64,
+    /// Since when it has been seen without connections and waiters.
+    unused_since: Option<Instant>,
     /// When the oldest of the present waiters began to wait.
     waiting_since: Option<Instant>,
 }
@@ -229,6 +231,7 @@ impl Pool {
                 proved: HashMap::new(),
                 records: HashMap::new(),
                 generation: 0,
+                unused_since: None,
                 waiting_since: None,
             }),
         });
@@ -721,6 +724,10 @@ impl Pool {
             }
             close
         });
+        let mut inner = self.lock();
+        let is_unused = inner.total == 0 && inner.waiters.is_empty();
+        inner.unused_since = is_unused.then(|| inner.unused_since.unwrap_or(now));
+        drop(inner);
         self.kick();
     }
 
@@ -728,6 +735,12 @@ impl Pool {
     pub fn is_stuck(&self) -> bool {
         let inner = self.lock();
         inner.total == 0 && inner.back_off.is_some()
+    }
+
+    /// How long it has had no connection and no waiter, as far as [`Pool::tend`] has seen.
+    pub fn unused_for(&self, now: Instant) -> Duration {
+        let unused_since = self.lock().unused_since;
+        unused_since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
     /// Whether it has no connection and nobody waits.

@@ -231,6 +231,13 @@ impl Pools {
         });
     }
 
+    /// What all pools have done together.
+    pub fn sum(&self) -> Totals {
+        self.totals()
+            .into_values()
+            .fold(Totals::default(), |sum, one| sum + one)
+    }
+
     /// What the pools of each database have done, those that are gone included.
     pub fn totals(&self) -> BTreeMap<Box<str>, Totals> {
         let directory = self.lock();

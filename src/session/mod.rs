@@ -295,11 +295,12 @@ impl Session {
                 }
                 // COPY data that comes after its COPY has failed, as PostgreSQL ignores it.
                 FrontendTag::CopyData | FrontendTag::CopyDone | FrontendTag::CopyFail
-                    if is_first => {
-                        done += self.drop_message(frame.bytes.len(), frame.size);
-                        at = done;
-                        continue;
-                    }
+                    if is_first =>
+                {
+                    done += self.drop_message(frame.bytes.len(), frame.size);
+                    at = done;
+                    continue;
+                }
                 FrontendTag::Flush if is_first => {
                     done += frame.size.min(frame.bytes.len());
                     at = done;
