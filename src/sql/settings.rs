@@ -254,7 +254,7 @@ fn is_identity(parameter: Parameter, text: &[u8]) -> bool {
     }
 }
 
-fn mentions_pg_temp(value: &[u8]) -> bool {
+pub(super) fn mentions_pg_temp(value: &[u8]) -> bool {
     value.windows(7).any(|w| w.eq_ignore_ascii_case(b"pg_temp"))
 }
 

@@ -10,6 +10,7 @@ use super::builtins;
 use super::effects::Effects;
 use super::facts::{Class, Detail, Discard, Facts, Reason, Span, TxControl};
 use super::lexer::{Kind, Lexer, Token};
+use super::settings::mentions_pg_temp;
 use super::walk::{Mode, Walk};
 use super::words::Kw;
 use super::{Env, Knowledge, nothing};
@@ -361,6 +362,10 @@ impl<'a> Scanner<'a> {
                 Kw::Temp => self.facts.effects |= Effects::TEMP_OBJECT,
                 Kw::Table | Kw::View | Kw::Function | Kw::Procedure => break,
                 _ if self.token.kind != Kind::Word => break,
+                // CREATE TYPE pg_temp.name
+                _ if mentions_pg_temp(self.token.span.of(self.text)) => {
+                    self.facts.effects |= Effects::TEMP_OBJECT;
+                }
                 _ => {}
             }
         }

@@ -525,6 +525,19 @@ fn names_of_prepared_statements_can_be_rewritten() {
 }
 
 #[test]
+fn a_temporary_table_that_ends_with_its_transaction_leaves_nothing() {
+    for text in [
+        "create temp table t (a int) on commit drop",
+        "create temp table if not exists t on commit drop as select 1",
+    ] {
+        assert!(
+            !facts(text).effects.contains(Effects::TEMP_OBJECT),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn session_effects_are_found_wherever_they_stand() {
     for (text, effects) in [
         ("select pg_advisory_lock(1)", Effects::ADVISORY_LOCK),
@@ -543,6 +556,24 @@ fn session_effects_are_found_wherever_they_stand() {
             Effects::TEMP_OBJECT,
         ),
         ("create table pg_temp.t (a int)", Effects::TEMP_OBJECT),
+        (
+            "create temp table t (a int) on commit delete rows",
+            Effects::TEMP_OBJECT,
+        ),
+        (
+            "create temp table t (a int) on commit drop; create temp table u (a int)",
+            Effects::TEMP_OBJECT,
+        ),
+        ("create type pg_temp.e as enum ('a')", Effects::TEMP_OBJECT),
+        ("create domain PG_TEMP.d as int", Effects::TEMP_OBJECT),
+        (
+            "update pg_settings set setting = 'x' where name = 'y'",
+            Effects::SETS,
+        ),
+        (
+            "with a as (update only pg_catalog.pg_settings set setting = 1 returning 1) select 1",
+            Effects::SETS,
+        ),
         (
             "create function pg_temp.f() returns int as 'select 1' language sql",
             Effects::TEMP_OBJECT,

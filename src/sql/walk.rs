@@ -221,6 +221,10 @@ impl<'s, 'a> Walk<'s, 'a> {
         }
         let builtin = schema.is_none_or(|s| s == b"pg_catalog");
         let called = self.scanner.lexer.clone().next().kind == Kind::Open;
+        if builtin && name == b"pg_settings" && (self.mode != Mode::Query || self.with_seen) {
+            // An UPDATE of it is a SET.
+            self.scanner.facts.effects |= Effects::SETS;
+        }
         if builtin && !called && builtins::is_server_local_relation(name) {
             self.deny(Reason::ServerLocal, token.span);
         }
@@ -351,6 +355,14 @@ impl<'s, 'a> Walk<'s, 'a> {
     fn definition_keyword(&mut self, kw: Kw) {
         match kw {
             Kw::Atomic if matches!(self.prev, Prev::Keyword(Kw::Begin, _)) => self.atomic = 1,
+            // ON COMMIT DROP: it is gone before anybody else has the server.
+            Kw::Drop
+                if matches!(self.prev, Prev::Keyword(Kw::Commit, _))
+                    && matches!(self.before, Prev::Keyword(Kw::On, _)) =>
+            {
+                let facts = &mut self.scanner.facts;
+                facts.effects = facts.effects.without(Effects::TEMP_OBJECT);
+            }
             Kw::Case if self.atomic > 0 => self.atomic += 1,
             Kw::End if self.atomic > 0 => self.atomic -= 1,
             Kw::Execute if matches!(self.prev, Prev::Keyword(Kw::As, _)) => {
