@@ -57,6 +57,11 @@ impl SqlState {
             .then_some(Self(code))
     }
 
+    /// Whether the server was told to, rather than what was asked of it was wrong: class 57.
+    pub fn is_operator_intervention(self) -> bool {
+        self.0.starts_with(b"57")
+    }
+
     /// The code as text.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("checked to be ASCII when made")

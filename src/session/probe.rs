@@ -103,11 +103,16 @@ impl Pins {
 /// The text of the probe. `login_user` is whom the server connection logged in as; `custom` are the
 /// names of settings that `pg_settings` may not list, because no extension has declared them; such a
 /// setting is empty after its RESET, which is taken for not being set.
+///
+/// It runs under the client's `search_path`, in which the client may have operators of its own: so
+/// operators are named with their schema, too. Everything in the temporary schema depends on it.
 pub fn query<'a>(login_user: &[u8], custom: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut text = b"SELECT 's', name::pg_catalog.text, setting FROM pg_catalog.pg_settings WHERE source = 'session' \
-        UNION ALL SELECT 's', 'role', r FROM pg_catalog.current_setting('role') r WHERE r <> 'none' \
+    let mut text = b"SELECT 's', name::pg_catalog.text, setting FROM pg_catalog.pg_settings \
+          WHERE source OPERATOR(pg_catalog.=) 'session' \
+        UNION ALL SELECT 's', 'role', r FROM pg_catalog.current_setting('role') r \
+          WHERE r OPERATOR(pg_catalog.<>) 'none' \
         UNION ALL SELECT 's', 'session_authorization', u FROM \
-          pg_catalog.current_setting('session_authorization') u WHERE u <> "
+          pg_catalog.current_setting('session_authorization') u WHERE u OPERATOR(pg_catalog.<>) "
         .to_vec();
     append_literal(&mut text, login_user);
     for name in custom {
@@ -115,17 +120,21 @@ pub fn query<'a>(login_user: &[u8], custom: impl Iterator<Item = &'a [u8]>) -> V
         append_literal(&mut text, name);
         text.extend_from_slice(b", c FROM pg_catalog.current_setting(");
         append_literal(&mut text, name);
-        text.extend_from_slice(b", true) c WHERE c <> ''");
+        text.extend_from_slice(b", true) c WHERE c OPERATOR(pg_catalog.<>) ''");
     }
     text.extend_from_slice(
         b" UNION ALL SELECT 'l', '', '' FROM pg_catalog.pg_locks \
-             WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() \
-          UNION ALL SELECT 't', '', '' FROM pg_catalog.pg_class \
-             WHERE relnamespace = pg_catalog.pg_my_temp_schema() \
+             WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+               AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+          UNION ALL SELECT 't', '', '' FROM pg_catalog.pg_depend \
+             WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+               AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() \
+          UNION ALL SELECT 't', '', '' FROM pg_catalog.pg_replication_slots \
+             WHERE temporary AND active_pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
           UNION ALL SELECT 'h', '', '' FROM pg_catalog.pg_cursors WHERE is_holdable \
           UNION ALL SELECT 'n', '', '' FROM pg_catalog.pg_listening_channels() \
           UNION ALL SELECT 'p', '', '' FROM pg_catalog.pg_prepared_statements \
-             WHERE pg_catalog.left(name, 7) <> 'pgweir_'",
+             WHERE pg_catalog.left(name, 7) OPERATOR(pg_catalog.<>) 'pgweir_'",
     );
     text
 }
@@ -171,9 +180,11 @@ pub(super) enum StateCheck {
     None,
     /// The probe is under way.
     Probing(Box<Probe>),
+    /// What the client has reset is to get its startup value, of which the client is to be told.
+    RestoreDue,
     /// There may be settings that no probe can find, and they are to be reset.
     ResetDue,
-    /// They are being reset.
+    /// That is being done.
     Resetting,
 }
 

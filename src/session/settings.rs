@@ -24,6 +24,8 @@ pub struct Settings(BTreeMap<Box<[u8]>, Box<[u8]>>);
 const ROLE: &[u8] = b"role";
 const SESSION_AUTHORIZATION: &[u8] = b"session_authorization";
 const CLIENT_ENCODING: &[u8] = b"client_encoding";
+/// Begins a change of settings, which is made whole or is the end of the connection.
+const BEGIN: &[u8] = b"BEGIN;SET LOCAL exit_on_error=on;";
 /// Settings under which a statement may be planned to another meaning.
 const PLANNER_RELEVANT: [&[u8]; 3] = [b"search_path", ROLE, SESSION_AUTHORIZATION];
 
@@ -91,15 +93,15 @@ impl Settings {
     /// The Query messages that turn a server with the settings `from` into one with `to`, appended to
     /// `out`; answers how many.
     ///
-    /// All but the encoding travel in one transaction block: when one of them is refused, the block
-    /// is left failed, and whatever was sent behind it is refused too (25P02) instead of running
-    /// under somebody else's settings. The encoding goes first and alone, because it decides how the
-    /// bytes of the other values are read.
+    /// All but the encoding travel in one transaction block. A refusal ends the connection
+    /// (`exit_on_error`): whatever was sent behind must not run under somebody else's settings, and a
+    /// failed block would not prevent that, because the client's own ROLLBACK would end it. The
+    /// encoding goes first and alone, because it decides how the bytes of the other values are read.
     pub fn reconcile(from: &Self, to: &Self, out: &mut Vec<u8>) -> usize {
         let mut queries = 0;
         let encoding = to.value(CLIENT_ENCODING);
         if from.value(CLIENT_ENCODING) != encoding {
-            let mut text = b"BEGIN;".to_vec();
+            let mut text = BEGIN.to_vec();
             match encoding {
                 Some(value) => append_set(&mut text, CLIENT_ENCODING, value),
                 None => append_reset(&mut text, CLIENT_ENCODING),
@@ -108,7 +110,7 @@ impl Settings {
             encode::query(out, &text);
             queries += 1;
         }
-        let mut text = b"BEGIN;".to_vec();
+        let mut text = BEGIN.to_vec();
         let head = text.len();
         Self::append_changes(from, to, &mut text);
         if text.len() > head {
@@ -276,7 +278,7 @@ mod tests {
                 ],
                 &[("search_path", "b, \"$user\""), ("work_mem", "1MB")],
             ),
-            ["BEGIN;RESET \"app\".\"tenant\";\
+            ["BEGIN;SET LOCAL exit_on_error=on;RESET \"app\".\"tenant\";\
               SELECT pg_catalog.set_config('search_path','b, \"$user\"',false);COMMIT"]
         );
     }
@@ -288,10 +290,9 @@ mod tests {
                 &[("role", "alice")],
                 &[("role", "bob"), ("work_mem", "2MB")]
             ),
-            [
-                "BEGIN;RESET \"role\";SELECT pg_catalog.set_config('work_mem','2MB',false);\
-              SELECT pg_catalog.set_config('role','bob',false);COMMIT"
-            ]
+            ["BEGIN;SET LOCAL exit_on_error=on;RESET \"role\";\
+              SELECT pg_catalog.set_config('work_mem','2MB',false);\
+              SELECT pg_catalog.set_config('role','bob',false);COMMIT"]
         );
     }
 
