@@ -308,7 +308,8 @@ async fn begin_session(
         Relay::mode(&pool.settings()),
         Arc::clone(&pool.interners),
         interner.intern(client.settings),
-    );
+    )
+    .refusing(Relay::refusals(&pool.settings()));
     if *pooler.lifecycle.borrow() == Lifecycle::Draining {
         record.signal(Signal::Drain);
     }

@@ -26,7 +26,7 @@ use super::{
     error::{Cause, Failure},
 };
 use crate::{
-    config::PoolSettings,
+    config::{PoolSettings, StatefulPolicy},
     net::Stream,
     pool::{CheckoutError, ClientRecord, ClientState, Clients, Pool, Signal, Ticket},
     protocol::backend::TransactionStatus,
@@ -34,7 +34,9 @@ use crate::{
         Server, ServerState, connection,
         recover::{Leftover, Unfinished},
     },
-    session::{Damage, HOLD_LIMIT, Mode, Outbox, Plan, Release, ServerFault, Session},
+    session::{
+        Damage, HOLD_LIMIT, Mode, Outbox, Plan, Release, ServerFault, Session, refusal::Refusal,
+    },
 };
 
 /// What all clients of one worker share.
@@ -789,5 +791,18 @@ impl Relay {
             crate::config::PoolMode::Transaction => Mode::Transaction,
             crate::config::PoolMode::Statement => Mode::Statement,
         }
+    }
+
+    /// What the pool's clients may not do.
+    pub fn refusals(settings: &PoolSettings) -> impl Iterator<Item = Refusal> {
+        [
+            (settings.on_listen, Refusal::Listen),
+            (settings.on_advisory_lock, Refusal::AdvisoryLock),
+            (settings.on_temp_table, Refusal::TempTable),
+            (settings.on_hold_cursor, Refusal::HoldCursor),
+        ]
+        .into_iter()
+        .filter(|(policy, _)| *policy == StatefulPolicy::Refuse)
+        .map(|(_, refusal)| refusal)
     }
 }

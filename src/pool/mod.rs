@@ -214,6 +214,7 @@ impl Pool {
             interners: Arc::new(Interners {
                 statements: StatementInterner::default(),
                 settings: Arc::clone(&shared.settings),
+                ..Interners::default()
             }),
             shared,
             database_limit,

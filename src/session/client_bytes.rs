@@ -7,7 +7,8 @@
 use super::{
     Batch, HOLD_LIMIT, Outbox, ServerState, Session, Violation,
     effects::DEALLOCATING,
-    named::{Resolved, is_ours},
+    effects::Runs,
+    named::is_ours,
     pipeline::{Disposition, Expected, Fake, Request},
     probe::{PinReason, StateCheck},
     revoke::Revoke,
@@ -222,7 +223,10 @@ impl Session {
     pub(super) fn awaits_state_check(&self, server: &ServerState) -> bool {
         let is_unchecked = match self.check {
             StateCheck::None => !self.touched.is_empty() && !server.pipeline.is_empty(),
-            StateCheck::Probing(_) | StateCheck::ResetDue | StateCheck::Resetting => true,
+            StateCheck::Probing(_)
+            | StateCheck::RestoreDue
+            | StateCheck::ResetDue
+            | StateCheck::Resetting => true,
         };
         is_unchecked && self.batch == Batch::Closed && !server.pipeline.is_copy_in()
     }
@@ -403,9 +407,12 @@ impl Session {
         let parse = Parse::read(message.frame.body()).map_err(message.malformed())?;
         let facts = sql::classify(parse.text, &self.dialect.env());
         self.note_custom_settings(parse.text, &facts);
-        self.forget_sequences(facts.effects, server, out);
+        if let Some(refusal) = self.refusal(facts.effects) {
+            self.refuse_parse(refusal, is_unnamed, server, out);
+            return Ok(());
+        }
         if self.statements.named(parse.name).is_some() {
-            Self::refuse_parse(&parse, server, out);
+            Self::parse_taken(&parse, server, out);
             return Ok(());
         }
         let rewritten = self.rewrite_name(parse.text, &facts, server, out);
@@ -431,6 +438,14 @@ impl Session {
         out: &mut Outbox<'_>,
     ) -> Result<(), Violation> {
         let bind = Bind::read(message.frame.body()).map_err(message.malformed())?;
+        let runs = match self.statements.named(bind.statement) {
+            Some(statement) => Runs::from(&statement.facts),
+            None => self.unnamed.runs,
+        };
+        if let Err(refusal) = self.guard_sequences(runs, server, out) {
+            Self::refuse_bind(refusal, server, out);
+            return Ok(());
+        }
         let resolved = self.resolve(bind.statement, server, out);
         let subject = resolved.subject();
         if let Some(name) = resolved.name() {
@@ -444,12 +459,8 @@ impl Session {
         }
         let bound = Expected::new(Request::Bind, Disposition::Forward).about(subject);
         server.pipeline.push_expected(bound);
-        let effects = match &resolved {
-            Resolved::Managed(statement) => statement.facts.effects,
-            Resolved::AsSent | Resolved::Renamed(_) => self.unnamed.effects,
-        };
-        self.touch(effects);
-        if effects.intersects(DEALLOCATING) {
+        self.touch(runs.effects);
+        if runs.effects.intersects(DEALLOCATING) {
             server.statements.doubt_all();
         }
         Ok(())

@@ -1,10 +1,7 @@
 //! What a client's statements may leave behind on a server.
 
-use super::{Batch, Mode, Outbox, ServerState, Session, pipeline::OnBehalf, probe::PinReason};
-use crate::{
-    protocol::{backend::TransactionStatus, encode},
-    sql::{self, Detail, Effects},
-};
+use super::{Mode, Session, probe::PinReason};
+use crate::sql::{self, Class, Detail, Effects};
 
 /// Effects that leave session state behind which a probe can find.
 const PROBED: Effects = Effects::SETS
@@ -45,6 +42,31 @@ pub(super) const DEALLOCATING: Effects = Effects::DISCARD
 /// How many settings of its own making a client may have before it keeps its server.
 const CUSTOM_SETTINGS_LIMIT: usize = 64;
 
+/// What running a statement may do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runs {
+    pub(super) effects: Effects,
+    pub(super) class: Class,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self {
+            effects: Effects::NONE,
+            class: Class::Empty,
+        }
+    }
+}
+
+impl From<&sql::Facts> for Runs {
+    fn from(facts: &sql::Facts) -> Self {
+        Self {
+            effects: facts.effects,
+            class: facts.class,
+        }
+    }
+}
+
 impl Session {
     /// Whether session state is tracked, and names of statements are translated.
     #[inline]
@@ -63,28 +85,6 @@ impl Session {
         }
         if effects.intersects(OPAQUE_STATE) {
             self.pins.insert(PinReason::Opaque);
-        }
-    }
-
-    /// What an earlier client of this server left for currval and lastval must not be seen. Such a
-    /// statement at the beginning of a transaction finds nothing, as in a new session.
-    #[inline]
-    pub(super) fn forget_sequences(
-        &self,
-        effects: Effects,
-        server: &mut ServerState,
-        out: &mut Outbox<'_>,
-    ) {
-        if !effects.contains(Effects::SEQUENCE_STATE) {
-            return;
-        }
-        let begins = server.status == TransactionStatus::Idle
-            && server.pipeline.is_quiescent()
-            && self.batch == Batch::Closed
-            && self.pins.is_empty();
-        if begins {
-            encode::query(out.own(), b"DISCARD SEQUENCES");
-            server.expect_own_query(OnBehalf::Settings);
         }
     }
 
@@ -126,6 +126,9 @@ impl Session {
             }
             _ => return,
         };
+        if name.eq_ignore_ascii_case(b"seed") {
+            return self.pins.insert(PinReason::Opaque);
+        }
         if !name.contains(&b'.') {
             return;
         }

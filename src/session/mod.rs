@@ -22,14 +22,16 @@ mod named;
 pub mod outbox;
 pub mod pipeline;
 pub mod probe;
+pub mod refusal;
 mod revoke;
+mod sequences;
 mod server_bytes;
 pub mod server_state;
 pub mod settings;
 pub mod statements;
 mod unnamed;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 pub use client_bytes::Taken;
 pub use outbox::Outbox;
@@ -75,6 +77,8 @@ pub struct Interners {
     pub statements: StatementInterner,
     /// Sets of settings: of the whole process.
     pub settings: Arc<SettingsInterner>,
+    /// Whether anybody has ever used currval or lastval.
+    pub sequences_are_asked_for: AtomicBool,
 }
 
 /// A client broke the protocol, or asked for what its pool mode does not have.
@@ -170,6 +174,8 @@ pub struct Session {
     custom_settings: Vec<Box<[u8]>>,
     check: StateCheck,
     pins: Pins,
+    /// Effects of statements that are not let through.
+    refused: Effects,
     /// Requests that were answered since this was last asked for.
     answered: u32,
     /// The error of a statement that we prepared for the client, to be told in place of the next.
@@ -203,6 +209,7 @@ impl Session {
             custom_settings: Vec::new(),
             check: StateCheck::None,
             pins: Pins::NONE,
+            refused: Effects::NONE,
             answered: 0,
             deferred_error: None,
             unanswered: 0,
@@ -350,6 +357,7 @@ impl Session {
     #[inline]
     pub fn attach(&mut self, server: &mut ServerState, out: &mut Outbox<'_>) {
         debug_assert!(server.is_clean(), "only clean servers are handed out");
+        server.sequences.attach(self.id);
         if Arc::ptr_eq(&server.settings, &self.settings) {
             return;
         }

@@ -9,8 +9,9 @@ use std::{borrow::Cow, sync::Arc};
 use super::{
     Batch, Outbox, ServerState, Session,
     client_bytes::Message,
-    effects::DEALLOCATING,
+    effects::{DEALLOCATING, Runs},
     pipeline::{Disposition, Expected, Fake, OnBehalf, Request, Subject},
+    refusal::Refusal,
     revoke::Revoke,
     server_state::Unnamed,
     statements::{NAME_PREFIX, Presence, Source, Statement},
@@ -107,7 +108,9 @@ impl Session {
     ) {
         let facts = sql::classify(text, &self.dialect.env());
         self.note_custom_settings(text, &facts);
-        self.forget_sequences(facts.effects, server, out);
+        if let Some(refusal) = self.refusal_of(text, &facts, server, out) {
+            return self.refuse_query(refusal, server, out);
+        }
         if let Detail::Deallocate { name: None } | Detail::Discard(Discard::All) = facts.detail {
             return self.on_discard(&facts, message, server, out);
         }
@@ -145,6 +148,24 @@ impl Session {
         if rewritten.facts.effects.intersects(DEALLOCATING) {
             server.statements.doubt_all();
         }
+    }
+
+    /// Why a Query is not let through, if so.
+    fn refusal_of(
+        &self,
+        text: &[u8],
+        facts: &Facts,
+        server: &mut ServerState,
+        out: &mut Outbox<'_>,
+    ) -> Option<Refusal> {
+        let mut runs = Runs::from(facts);
+        if let Detail::Execute { name } = facts.detail
+            && let Some(statement) = self.statements.named(&sql::fold_name(name.of(text)))
+        {
+            runs = Runs::from(&statement.facts);
+        }
+        self.refusal(runs.effects)
+            .or_else(|| self.guard_sequences(runs, server, out).err())
     }
 
     /// DEALLOCATE ALL and DISCARD ALL, alone in a Query.
@@ -259,7 +280,7 @@ impl Session {
     }
 
     /// A Parse of a name that the client has given already.
-    pub(super) fn refuse_parse(parse: &Parse<'_>, server: &mut ServerState, out: &mut Outbox<'_>) {
+    pub(super) fn parse_taken(parse: &Parse<'_>, server: &mut ServerState, out: &mut Outbox<'_>) {
         Self::reserve(server, out);
         encode::parse(out.own(), TAKEN, parse.text, parse.types);
         let parsed = Expected::new(Request::Parse, Disposition::Forward);
@@ -361,13 +382,11 @@ impl Session {
         out: &mut Outbox<'_>,
     ) -> Resolved {
         if name.is_empty() {
-            self.forget_sequences(self.unnamed.effects, server, out);
             self.ensure_unnamed(server, out);
             return Resolved::AsSent;
         }
         match self.statements.named(name).map(Arc::clone) {
             Some(statement) => {
-                self.forget_sequences(statement.facts.effects, server, out);
                 self.ensure(&statement, server, out);
                 Resolved::Managed(statement)
             }

@@ -18,7 +18,7 @@
 
 use std::collections::VecDeque;
 
-use super::{revoke::Revoke, server_state::UnnamedId, statements::StatementId};
+use super::{refusal::Refusal, revoke::Revoke, server_state::UnnamedId, statements::StatementId};
 use crate::protocol::BackendTag;
 
 /// A reply that cannot belong to what was asked.
@@ -63,6 +63,8 @@ pub enum Disposition {
     Skip(OnBehalf),
     /// The server was not asked; we answer.
     Fake(Fake),
+    /// Something that fails was asked in place of what the client asked; the words are ours.
+    Refuse(Refusal),
 }
 
 /// Why we ask a server something that no client asked.
@@ -70,12 +72,23 @@ pub enum Disposition {
 pub enum OnBehalf {
     /// To give the server the client's settings, or to clean it. A refusal makes it unusable.
     Settings,
+    /// The same, while the client has been told of other ones and must be told of these.
+    Restore,
     /// To prepare, or to drop, a statement.
     Statement,
     /// To learn what session state the server is left with.
     Probe,
     /// To learn that nothing else is under way.
     Fence,
+    /// To discard other clients' sequence values.
+    Sequences,
+}
+
+impl OnBehalf {
+    /// Whether a refusal makes the server unusable.
+    pub(super) fn is_vital(self) -> bool {
+        matches!(self, Self::Settings | Self::Restore)
+    }
 }
 
 /// A reply of our own.
@@ -154,7 +167,11 @@ impl Expected {
     /// Whether the client is owed a ReadyForQuery for it.
     #[inline]
     pub(super) fn is_round(&self) -> bool {
-        self.ends_batch() && self.disposition == Disposition::Forward
+        let is_clients = matches!(
+            self.disposition,
+            Disposition::Forward | Disposition::Refuse(_)
+        );
+        self.ends_batch() && is_clients
     }
 
     fn is_fake(&self) -> bool {
@@ -321,7 +338,7 @@ impl Pipeline {
                 self.pop();
                 Some(fake)
             }
-            Disposition::Forward | Disposition::Skip(_) => None,
+            Disposition::Forward | Disposition::Skip(_) | Disposition::Refuse(_) => None,
         }
     }
 
@@ -347,9 +364,13 @@ impl Pipeline {
     /// Whether the oldest reply is that of a probe.
     #[inline]
     pub fn is_probing(&self) -> bool {
-        self.expected
-            .front()
-            .is_some_and(|expected| expected.disposition == Disposition::Skip(OnBehalf::Probe))
+        self.under_way() == Some(Disposition::Skip(OnBehalf::Probe))
+    }
+
+    /// What becomes of the oldest reply.
+    #[inline]
+    pub(super) fn under_way(&self) -> Option<Disposition> {
+        self.expected.front().map(|expected| expected.disposition)
     }
 
     /// How many ReadyForQuery messages the client still awaits, and whether requests are left over

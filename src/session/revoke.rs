@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{
     Session,
     pipeline::{Disposition, Expected, Subject},
+    sequences::Sequences,
     server_state::{ServerState, Unnamed, UnnamedId},
     statements::{ClientStatements, Presence, Statement},
     unnamed::UnnamedStatement,
@@ -51,6 +52,8 @@ pub(super) enum Revoke {
     },
     /// The server is being given the client's unnamed statement, or rid of another's.
     ServerUnnamed(Unnamed),
+    /// Other clients' sequence values are being discarded.
+    Sequences(Sequences),
     /// Nothing. The client's name is taken, and the server, which knows it by another, is to say so.
     Taken(Box<[u8]>),
 }
@@ -193,6 +196,7 @@ impl ServerState {
                     }
                 }
                 Revoke::Evicted(statement) => self.statements.insert_doubtful(statement),
+                Revoke::Sequences(before) => self.sequences = *before,
                 Revoke::Unnamed { server, .. } | Revoke::ServerUnnamed(server)
                     if cause == Cause::Ignored =>
                 {

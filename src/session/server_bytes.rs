@@ -141,7 +141,7 @@ impl Session {
         };
         if tag == BackendTag::ReadyForQuery {
             server.status = backend::ready_for_query(frame.body())?;
-            if disposition == Disposition::Forward {
+            if matches!(disposition, Disposition::Forward | Disposition::Refuse(_)) {
                 self.answered = self.answered.wrapping_add(1);
                 self.deferred_error = None;
             }
@@ -178,6 +178,7 @@ impl Session {
                 }
                 Ok(false)
             }
+            Disposition::Refuse(_) => Ok(tag == BackendTag::ReadyForQuery),
             Disposition::Skip(_) | Disposition::Fake(_) => Ok(false),
         }
     }
@@ -239,7 +240,7 @@ impl Session {
         let body = frame.body();
         let fields = ErrorFields::read(body);
         if matches!(fields.severity, b"FATAL" | b"PANIC") {
-            return Err(ServerFault::Fatal(body.into()));
+            return Err(server.farewell(&fields, body));
         }
         let sqlstate = fields.sqlstate;
         match server.pipeline.on_message(BackendTag::ErrorResponse)? {
@@ -249,7 +250,7 @@ impl Session {
                     Disposition::Forward => {
                         return Ok(self.forward_error(frame, sqlstate, taken.as_deref(), out));
                     }
-                    Disposition::Skip(OnBehalf::Settings) => {
+                    Disposition::Skip(why) if why.is_vital() => {
                         return Err(ServerFault::SettingsRefused(body.into()));
                     }
                     Disposition::Skip(OnBehalf::Probe) => {
@@ -257,6 +258,13 @@ impl Session {
                             probe.findings.pins.insert(PinReason::Unproved);
                         }
                     }
+                    // In a failed transaction nothing runs, so nothing is seen.
+                    Disposition::Skip(OnBehalf::Sequences)
+                        if sqlstate != Some(SqlState::IN_FAILED_SQL_TRANSACTION) =>
+                    {
+                        return Err(ServerFault::SettingsRefused(body.into()));
+                    }
+                    Disposition::Refuse(refusal) => encode::report(out.own(), &refusal.report()),
                     Disposition::Skip(_) | Disposition::Fake(_) => {}
                 }
             }
@@ -264,10 +272,15 @@ impl Session {
                 let is_ours = |e: &Expected| matches!(e.disposition, Disposition::Skip(_));
                 let taken = voided.first().and_then(taken_name);
                 let is_deferred = voided.iter().all(is_ours);
+                let refused = voided.first().map(|e| e.disposition);
                 if voided.first().is_some_and(is_ours) && server.pipeline.ignores_until_sync() {
                     self.unanswered += voided.iter().filter(|e| e.is_round()).count();
                 }
                 self.take_back(voided, sqlstate, server);
+                if let Some(Disposition::Refuse(refusal)) = refused {
+                    encode::report(out.own(), &refusal.report());
+                    return Ok(false);
+                }
                 if !is_deferred {
                     return Ok(self.forward_error(frame, sqlstate, taken.as_deref(), out));
                 }
@@ -396,6 +409,10 @@ impl Session {
                 self.check = StateCheck::Resetting;
                 server.ask(b"RESET ALL", to_server);
             }
+            StateCheck::RestoreDue => {
+                self.check = StateCheck::Resetting;
+                server.tell_settings(&self.settings, OnBehalf::Restore, to_server);
+            }
             StateCheck::Resetting => self.check = StateCheck::None,
             StateCheck::None if !self.touched.is_empty() => self.probe(server, to_server),
             StateCheck::None | StateCheck::Probing(_) => {}
@@ -460,6 +477,10 @@ impl Session {
         } else {
             interner.intern(settings)
         };
+        if matches!(self.check, StateCheck::None) && !Arc::ptr_eq(&server.settings, &self.settings)
+        {
+            self.check = StateCheck::RestoreDue;
+        }
     }
 }
 

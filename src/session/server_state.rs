@@ -6,6 +6,7 @@ use super::{
     HOLD_LIMIT,
     pipeline::{Disposition, OnBehalf, Pipeline, Request, Step},
     revoke::Cause,
+    sequences::Sequences,
     server_bytes::ServerFault,
     settings::Settings,
     statements::ServerStatements,
@@ -39,6 +40,8 @@ pub struct ServerState {
     pub settings: Arc<Settings>,
     /// The unnamed statement it has, if that is known.
     pub(super) unnamed: Unnamed,
+    /// Whose sequence values it may have.
+    pub(super) sequences: Sequences,
     /// A message that is passing through by pieces.
     pub(super) streaming: Option<Streaming>,
     /// Whom the connection logged in as.
@@ -74,6 +77,7 @@ impl ServerState {
             statements: ServerStatements::new(max_prepared_statements),
             settings,
             unnamed: Unnamed::None,
+            sequences: Sequences::default(),
             streaming: None,
             login_user: login_user.into(),
         }
@@ -146,6 +150,22 @@ impl ServerState {
         Ok(at)
     }
 
+    /// What it means that the server has closed the connection with this error.
+    pub(super) fn farewell(&self, error: &ErrorFields<'_>, body: &[u8]) -> ServerFault {
+        let is_told = matches!(
+            self.pipeline.under_way(),
+            Some(Disposition::Skip(why)) if why.is_vital()
+        );
+        let is_operator = error
+            .sqlstate
+            .is_none_or(|code| code.is_operator_intervention());
+        if is_told && !is_operator {
+            ServerFault::SettingsRefused(body.into())
+        } else {
+            ServerFault::Fatal(body.into())
+        }
+    }
+
     fn discard_message(&mut self, frame: &Frame<'_, BackendTag>) -> Result<(), ServerFault> {
         let step = self.pipeline.on_message(frame.tag)?;
         if frame.tag == BackendTag::ReadyForQuery {
@@ -158,7 +178,7 @@ impl ServerState {
         match step {
             Step::Unsolicited(_) => return Err(ServerFault::Fatal(frame.body().into())),
             // Its settings are not what they are believed to be, or it was not cleaned.
-            Step::Within(Disposition::Skip(OnBehalf::Settings)) => {
+            Step::Within(Disposition::Skip(why)) if why.is_vital() => {
                 return Err(ServerFault::SettingsRefused(frame.body().into()));
             }
             Step::Within(_) => {
@@ -233,8 +253,17 @@ impl ServerState {
 
     /// Gives the server other settings; its replies are expected from now on.
     pub fn give_settings(&mut self, wanted: &Arc<Settings>, to_server: &mut Vec<u8>) {
+        self.tell_settings(wanted, OnBehalf::Settings, to_server);
+    }
+
+    pub(super) fn tell_settings(
+        &mut self,
+        wanted: &Arc<Settings>,
+        why: OnBehalf,
+        to_server: &mut Vec<u8>,
+    ) {
         for _ in 0..Settings::reconcile(&self.settings, wanted, to_server) {
-            self.expect_own_query(OnBehalf::Settings);
+            self.expect_own_query(why);
         }
         self.settings = Arc::clone(wanted);
     }

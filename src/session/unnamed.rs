@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{
     Batch, Outbox, ServerState, Session,
+    effects::Runs,
     named::Rewritten,
     pipeline::{Disposition, Expected, OnBehalf, Request, Subject},
     revoke::Revoke,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     protocol::{encode, frontend::Parse},
-    sql::{self, Effects},
+    sql::{self, Class, Effects},
 };
 
 /// A kept Parse message gives back its memory when it needs less than a quarter of it.
@@ -28,7 +29,7 @@ pub(super) struct UnnamedStatement {
     pub(super) source: Source,
     /// The statement that this one executes by its name (`EXECUTE`).
     pub(super) needs: Option<Arc<Statement>>,
-    pub(super) effects: Effects,
+    pub(super) runs: Runs,
     /// Whether it was made, or dropped, in the batch that is open.
     pub(super) is_of_batch: bool,
 }
@@ -93,7 +94,7 @@ impl Session {
         }
         kept.clear();
         kept.extend_from_slice(message);
-        self.replace_unnamed(Source::Parse(kept), facts.effects, None, server);
+        self.replace_unnamed(Source::Parse(kept), facts.into(), None, server);
     }
 
     /// A Parse of the unnamed statement whose text was changed.
@@ -108,25 +109,30 @@ impl Session {
         encode::parse(&mut message, b"", &rewritten.text, parse.types);
         out.own().extend_from_slice(&message);
         let source = Source::Parse(message);
-        self.replace_unnamed(source, rewritten.facts.effects, rewritten.revoke, server);
+        let runs = Runs::from(&rewritten.facts);
+        self.replace_unnamed(source, runs, rewritten.revoke, server);
         self.unnamed.needs = rewritten.needs;
     }
 
     /// A Parse of the unnamed statement that is too large to be kept.
     pub(super) fn parse_streamed(&mut self, server: &mut ServerState) {
-        self.replace_unnamed(Source::Streamed, Effects::UNKNOWN, None, server);
+        let runs = Runs {
+            effects: Effects::UNKNOWN,
+            class: Class::Unknown,
+        };
+        self.replace_unnamed(Source::Streamed, runs, None, server);
     }
 
     fn replace_unnamed(
         &mut self,
         source: Source,
-        effects: Effects,
+        runs: Runs,
         revoke: Option<Revoke>,
         server: &mut ServerState,
     ) {
         let drops = self.drop_unnamed(server);
         self.unnamed.source = source;
-        self.unnamed.effects = effects;
+        self.unnamed.runs = runs;
         self.unnamed.is_of_batch = true;
         server.unnamed = Unnamed::Is(self.unnamed_id());
         server.pipeline.push_expected(

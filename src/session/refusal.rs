@@ -1,0 +1,164 @@
+//! Statements that are not let through, and what their client is told instead.
+//!
+//! The server gets something that fails in the place of such a statement, and the client our words
+//! in the place of that failure: so a transaction is aborted, and the rest of a batch ignored, as
+//! after any error, whatever the server's state was when the statement arrived.
+
+use super::{
+    Outbox, ServerState, Session,
+    pipeline::{Disposition, Expected, Request},
+};
+use crate::{
+    protocol::{
+        SqlState, encode,
+        encode::{Report, Severity},
+    },
+    sql::Effects,
+};
+
+/// Why a statement is not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `on_listen = "refuse"`.
+    Listen,
+    /// `on_advisory_lock = "refuse"`.
+    AdvisoryLock,
+    /// `on_temp_table = "refuse"`.
+    TempTable,
+    /// `on_hold_cursor = "refuse"`.
+    HoldCursor,
+    /// currval or lastval might answer with another client's value.
+    Sequences,
+}
+
+/// The statement that the server is asked for instead; there is none of this name, ever.
+const NAME: &[u8] = b"pgweir_refused";
+
+impl Refusal {
+    /// Those that are a setting's doing, with the effect that each is about.
+    const BY_SETTING: [(Self, Effects); 4] = [
+        (Self::Listen, Effects::LISTEN),
+        (Self::AdvisoryLock, Effects::ADVISORY_LOCK),
+        (Self::TempTable, Effects::TEMP_OBJECT),
+        (Self::HoldCursor, Effects::HOLD_CURSOR),
+    ];
+
+    /// The effect of a statement that is refused for this reason.
+    pub fn effect(self) -> Effects {
+        let mut all = Self::BY_SETTING.into_iter();
+        all.find(|(refusal, _)| *refusal == self)
+            .map_or(Effects::SEQUENCE_STATE, |(_, effect)| effect)
+    }
+
+    /// What the client is told.
+    pub fn report(self) -> Report<'static> {
+        let (message, hint) = match self {
+            Self::Listen => (
+                "LISTEN is not allowed by this pooler (on_listen)",
+                "The setting on_listen decides this.",
+            ),
+            Self::AdvisoryLock => (
+                "session-level advisory locks are not allowed by this pooler (on_advisory_lock)",
+                "Use pg_advisory_xact_lock. The setting on_advisory_lock decides this.",
+            ),
+            Self::TempTable => (
+                "temporary objects are not allowed by this pooler (on_temp_table)",
+                "Use ON COMMIT DROP in a transaction. The setting on_temp_table decides this.",
+            ),
+            Self::HoldCursor => (
+                "cursors WITH HOLD are not allowed by this pooler (on_hold_cursor)",
+                "The setting on_hold_cursor decides this.",
+            ),
+            Self::Sequences => {
+                return Report {
+                    severity: Severity::Error,
+                    sqlstate: SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    message: "currval and lastval are not known in this transaction",
+                    detail: "The server connection was used by other clients, whose values must not be seen.",
+                    hint: "Run the transaction again.",
+                };
+            }
+        };
+        Report {
+            severity: Severity::Error,
+            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+            message,
+            detail: "",
+            hint,
+        }
+    }
+}
+
+impl Session {
+    /// With statements that are not let through from now on.
+    pub fn refusing(mut self, refusals: impl IntoIterator<Item = Refusal>) -> Self {
+        for refusal in refusals {
+            self.refused |= refusal.effect();
+        }
+        self
+    }
+
+    /// Why a statement with these effects is not let through, if so.
+    #[inline]
+    pub(super) fn refusal(&self, effects: Effects) -> Option<Refusal> {
+        if !effects.intersects(self.refused) {
+            return None;
+        }
+        Refusal::BY_SETTING
+            .into_iter()
+            .find(|(_, effect)| effects.intersects(*effect) && self.refused.intersects(*effect))
+            .map(|(refusal, _)| refusal)
+    }
+
+    pub(super) fn refuse_query(
+        &mut self,
+        refusal: Refusal,
+        server: &mut ServerState,
+        out: &mut Outbox<'_>,
+    ) {
+        let drops = self.drop_unnamed(server);
+        encode::query(out.own(), &[b"EXECUTE ", NAME].concat());
+        let query = Expected::new(Request::Query, Disposition::Refuse(refusal));
+        server.pipeline.push_expected(query.revoking(drops));
+    }
+
+    pub(super) fn refuse_parse(
+        &mut self,
+        refusal: Refusal,
+        is_unnamed: bool,
+        server: &mut ServerState,
+        out: &mut Outbox<'_>,
+    ) {
+        let drops = if is_unnamed {
+            self.drop_unnamed(server)
+        } else {
+            None
+        };
+        let name = if is_unnamed { b"" } else { NAME };
+        encode::parse(out.own(), name, NAME, &[0, 0]);
+        let parse = Expected::new(Request::Parse, Disposition::Refuse(refusal));
+        server.pipeline.push_expected(parse.revoking(drops));
+    }
+
+    pub(super) fn refuse_bind(refusal: Refusal, server: &mut ServerState, out: &mut Outbox<'_>) {
+        encode::bind_head(out.own(), b"", NAME, 6);
+        out.own().extend_from_slice(&[0; 6]);
+        let disposition = Disposition::Refuse(refusal);
+        server.pipeline.push(Request::Bind, disposition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setting_refuses_its_own_effect_and_is_named() {
+        for (refusal, effect) in Refusal::BY_SETTING {
+            assert_eq!(refusal.effect(), effect);
+            let report = refusal.report();
+            assert_eq!(report.sqlstate, SqlState::FEATURE_NOT_SUPPORTED);
+            assert!(report.message.contains("(on_") && report.hint.contains("setting on_"));
+        }
+    }
+}

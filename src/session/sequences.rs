@@ -1,0 +1,144 @@
+//! What nextval leaves in a server's session for currval and lastval: never for another client.
+//!
+//! Whether a statement uses a sequence cannot be seen (a column's default does), so it is taken that
+//! every client that had the server has left something. What others have left is discarded before the
+//! client asks for it; and as that must come before the client's own use in the same transaction, it
+//! comes, once anybody in this process has asked at all, before the first statement that may write.
+//! A transaction that writes, and then asks for the first time, on a server on which it cannot be
+//! told whose value that would be, gets an error.
+
+use super::{
+    Batch, Outbox, ServerState, Session,
+    effects::Runs,
+    pipeline::{Disposition, Expected, OnBehalf, Request},
+    refusal::Refusal,
+    revoke::Revoke,
+    server_state::Unnamed,
+};
+use crate::{
+    protocol::{backend::TransactionStatus, encode},
+    sql::{Class, Effects},
+};
+
+use std::sync::atomic::Ordering;
+
+/// Whose sequence values a server's session may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sequences {
+    /// Nobody's.
+    #[default]
+    Nobodys,
+    /// Those of the client with this number.
+    Of(u64),
+    /// Those of several clients, and the present one has added nothing yet.
+    Others,
+    /// Those of several clients, with what the present one may have added.
+    Mixed,
+}
+
+impl Sequences {
+    /// A client has got the server.
+    #[inline]
+    pub(super) fn attach(&mut self, client: u64) {
+        *self = match *self {
+            Self::Nobodys => Self::Of(client),
+            Self::Of(same) if same == client => return,
+            Self::Of(_) | Self::Others | Self::Mixed => Self::Others,
+        };
+    }
+}
+
+const DISCARD: &[u8] = b"DISCARD SEQUENCES";
+
+/// The statement, and portal, by which that is run inside a batch.
+const NAME: &[u8] = b"pgweir_sequences";
+
+impl Session {
+    /// Sees to it that a statement which is about to be sent finds no other client's values.
+    #[inline]
+    pub(super) fn guard_sequences(
+        &self,
+        runs: Runs,
+        server: &mut ServerState,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Refusal> {
+        let asks = runs.effects.contains(Effects::SEQUENCE_STATE);
+        let is_harmless = matches!(
+            runs.class,
+            Class::Read | Class::Empty | Class::Begin | Class::Transaction | Class::Set
+        );
+        if is_harmless && !asks {
+            return Ok(());
+        }
+        self.guard(asks, server, out)
+    }
+
+    fn guard(
+        &self,
+        asks: bool,
+        server: &mut ServerState,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Refusal> {
+        let is_asked_for = &self.interners.sequences_are_asked_for;
+        if asks {
+            is_asked_for.store(true, Ordering::Relaxed);
+        }
+        let begins = server.status == TransactionStatus::Idle
+            && self.batch == Batch::Closed
+            && server.pipeline.is_quiescent();
+        match server.sequences {
+            Sequences::Mixed if asks && !begins => return Err(Refusal::Sequences),
+            Sequences::Others if asks || is_asked_for.load(Ordering::Relaxed) => {}
+            Sequences::Others => {
+                server.sequences = Sequences::Mixed;
+                return Ok(());
+            }
+            // As in a new session: or it would depend on who else is about, whether it works.
+            Sequences::Mixed | Sequences::Of(_) | Sequences::Nobodys
+                if asks && begins && self.pins.is_empty() => {}
+            _ => return Ok(()),
+        }
+        if server.status == TransactionStatus::Failed {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut server.sequences, Sequences::Of(self.id));
+        let (request, why) = if self.batch == Batch::Open {
+            encode::run_in_batch(out.own(), NAME, DISCARD);
+            let why = Disposition::Skip(OnBehalf::Sequences);
+            for request in [Request::Close, Request::Parse, Request::Bind] {
+                server.pipeline.push(request, why);
+            }
+            (Request::Execute, why)
+        } else {
+            encode::query(out.own(), DISCARD);
+            server.unnamed = Unnamed::None;
+            (Request::Query, Disposition::Skip(OnBehalf::Sequences))
+        };
+        let expected = Expected::new(request, why).revoking(Revoke::Sequences(before));
+        server.pipeline.push_expected(expected);
+        if request == Request::Execute {
+            server.pipeline.push(Request::Close, why);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_ones_own_until_another_has_had_it() {
+        let mut sequences = Sequences::default();
+        sequences.attach(1);
+        sequences.attach(1);
+        assert_eq!(sequences, Sequences::Of(1));
+        for client in [2, 2, 1] {
+            sequences.attach(client);
+            assert_eq!(sequences, Sequences::Others);
+        }
+        sequences = Sequences::Mixed;
+        sequences.attach(1);
+        assert_eq!(sequences, Sequences::Others);
+    }
+}
