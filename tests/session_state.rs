@@ -34,7 +34,7 @@ fn run(client: &mut Raw, way: Way, sql: &str) {
     let answers = match way {
         Way::Simple => client.query(sql),
         Way::Unnamed => client.ask(&extended("")),
-        Way::Named => client.ask(&extended("by_name")),
+        Way::Named => client.ask(&extended(sql)),
         Way::Second => client.query(&format!("SELECT 1; {sql}")),
         Way::InTransaction => {
             client.run("BEGIN");
@@ -392,7 +392,7 @@ fn nothing_of_a_query_runs_under_settings_that_a_server_refuses() {
             "{}",
             client.last_error
         );
-        client.terminate();
+        client.vanish();
         assert_eq!(
             seats.direct("SELECT string_agg(DISTINCT who, ',') FROM witness"),
             "it_doomed"
@@ -493,7 +493,6 @@ fn state_that_cannot_move_keeps_the_server_until_it_is_gone() {
             run(&mut client, way, makes);
             assert!(seats.is_pinned(&mut client), "not kept: {what}");
             assert_eq!(seats.pins(), [reason], "{what}");
-            client.query("DEALLOCATE by_name");
             run(&mut client, way, ends);
             assert!(!seats.is_pinned(&mut client), "still kept: {what}");
             assert!(seats.pins().is_empty(), "{what}");
@@ -504,7 +503,8 @@ fn state_that_cannot_move_keeps_the_server_until_it_is_gone() {
         client.run(makes);
         client.terminate();
         seats.settle();
-        let left = "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') \
+        let left = "SELECT (SELECT count(*) FROM pg_locks l JOIN pg_database d ON l.database = d.oid \
+                WHERE locktype = 'advisory' AND datname = current_database()) \
             + (SELECT count(*) FROM pg_class WHERE relpersistence = 't') \
             + (SELECT count(*) FROM pg_cursors WHERE is_holdable) \
             + (SELECT count(*) FROM pg_listening_channels())";
@@ -629,6 +629,55 @@ fn sequence_values_of_another_client_are_never_seen() {
 }
 
 #[test]
+fn a_sequence_value_of_uncertain_origin_is_refused_once() {
+    let seats = Seats::new();
+    seats.direct("CREATE TABLE t (id serial, a int); CREATE TABLE plain (a int)");
+    let insert = "INSERT INTO t (a) VALUES (1)";
+    let mut one = seats.client();
+    one.run(insert);
+    // Nobody has asked so far, and this transaction has written before it asks.
+    let mut two = seats.client();
+    two.run("BEGIN");
+    two.run("INSERT INTO plain VALUES (1)");
+    assert_eq!(two.query("SELECT lastval()"), ["E 55000", "Z E"]);
+    assert!(
+        two.last_error.contains("Run the transaction again"),
+        "{}",
+        two.last_error
+    );
+    two.run("ROLLBACK");
+    for (writes, answer) in [("INSERT INTO plain VALUES (1)", "E 55000"), (insert, "D 2")] {
+        one.run("SELECT 1");
+        two.run("BEGIN");
+        two.run(writes);
+        let asks = [
+            parse("", "SELECT lastval()"),
+            bind("", &[]),
+            execute(),
+            sync(),
+        ];
+        let answers = two.ask(&asks);
+        assert!(answers.iter().any(|a| a == answer), "{answers:?}");
+        two.run("ROLLBACK");
+    }
+    // In a batch, behind another statement.
+    one.run(insert);
+    let answers = two.ask(&[
+        parse("", "SELECT 1"),
+        bind("", &[]),
+        execute(),
+        parse("", "SELECT lastval()"),
+        bind("", &[]),
+        execute(),
+        sync(),
+    ]);
+    assert_eq!(
+        answers,
+        ["1", "2", "D 1", "C SELECT 1", "1", "2", "E 55000", "Z I"]
+    );
+}
+
+#[test]
 fn what_the_operator_does_not_want_is_refused() {
     let seats = Seats::with(|builder| {
         [
@@ -675,6 +724,9 @@ fn what_the_operator_does_not_want_is_refused() {
     assert_eq!(client.answers(), ["E 0A000", "Z I"]);
     assert_eq!(client.answers(), ["T ?column?", "D 2", "C SELECT 1", "Z I"]);
     assert_eq!(seats.direct("SELECT count(*) FROM witness"), "0");
+    client.run("BEGIN; CREATE TEMP TABLE t (a int) ON COMMIT DROP; COMMIT");
+    client.run("SELECT pg_advisory_xact_lock(1)");
+    client.run("UNLISTEN *");
     assert!(seats.pins().is_empty());
 }
 

@@ -273,7 +273,7 @@ fn startup_message<'a>(
 fn describe(kind: u8, body: &[u8]) -> String {
     let details = match kind {
         b'C' => strings(body).concat(),
-        b'D' => columns(body).join("|"),
+        b'D' => return format!("D {}", columns(body).join("|")),
         b'E' => {
             let words = error_words(body);
             words.split(' ').next().unwrap_or_default().to_owned()
