@@ -348,6 +348,19 @@ impl Pipeline {
         self.expected.front().is_some_and(Expected::is_fake)
     }
 
+    /// Whether what is sent now may be ignored by the server, because an extended-query message
+    /// before it, and behind the last Sync, may be refused. A Query between them ends no batch.
+    pub(super) fn may_be_ignored(&self) -> bool {
+        self.expected
+            .iter()
+            .rev()
+            .take_while(|expected| expected.request != Request::Sync)
+            .any(|expected| {
+                let is_round = matches!(expected.request, Request::Query | Request::FunctionCall);
+                !is_round && !expected.is_fake()
+            })
+    }
+
     /// The unnamed statement `refused` never came to be: nothing that is owed may bring it back.
     pub(super) fn forget_unnamed(&mut self, refused: UnnamedId) {
         for revoke in self.expected.iter_mut().flat_map(|e| &mut e.revokes) {

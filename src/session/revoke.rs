@@ -67,6 +67,9 @@ pub(super) enum Cause {
     Ignored,
 }
 
+/// The server's answer when a statement would now return other columns than when it was prepared.
+const OUTDATED: Cause = Cause::Refused(Some(SqlState::FEATURE_NOT_SUPPORTED));
+
 impl Cause {
     /// Whether it shows that the server does not have the statements that it was believed to have,
     /// or not as they have to be now.
@@ -116,7 +119,11 @@ impl Session {
         server: &mut ServerState,
     ) {
         let first = voided.len().saturating_sub(1);
-        if let Some(Subject::Unnamed(serial)) = voided.first().map(|refused| refused.subject) {
+        let refused = voided.first();
+        if let Some(Subject::Unnamed(serial)) = refused
+            .filter(|it| it.disposition == Disposition::Forward)
+            .map(|it| it.subject)
+        {
             let refused = UnnamedId {
                 client: self.id,
                 serial,
@@ -169,6 +176,8 @@ impl ServerState {
     /// Takes back the server's part.
     pub(super) fn take_back(&mut self, expected: &Expected, cause: Cause) {
         match expected.subject {
+            // `cached plan must not change result type`: a table has changed under it.
+            Subject::Statement(id) if cause == OUTDATED => self.statements.renew(id),
             Subject::Statement(id) if cause.casts_doubt() => self.statements.doubt(id),
             Subject::Unnamed(serial)
                 if cause != Cause::Ignored
@@ -197,10 +206,9 @@ impl ServerState {
                 }
                 Revoke::Evicted(statement) => self.statements.insert_doubtful(statement),
                 Revoke::Sequences(before) => self.sequences = *before,
-                Revoke::Unnamed { server, .. } | Revoke::ServerUnnamed(server)
-                    if cause == Cause::Ignored =>
-                {
-                    self.unnamed = *server;
+                // A later batch may have given it another one since: which, is not worth knowing.
+                Revoke::Unnamed { .. } | Revoke::ServerUnnamed(_) if cause == Cause::Ignored => {
+                    self.unnamed = Unnamed::Unknown;
                 }
                 _ => {}
             }

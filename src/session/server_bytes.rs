@@ -273,7 +273,13 @@ impl Session {
                 let taken = voided.first().and_then(taken_name);
                 let is_deferred = voided.iter().all(is_ours);
                 let refused = voided.first().map(|e| e.disposition);
-                if voided.first().is_some_and(is_ours) && server.pipeline.ignores_until_sync() {
+                // The failure of something that we did for a Query must not make the server ignore it.
+                let is_for_query = voided.first().is_some_and(is_ours)
+                    && voided
+                        .iter()
+                        .find(|e| !is_ours(e))
+                        .is_some_and(Expected::is_round);
+                if is_for_query && server.pipeline.ignores_until_sync() {
                     self.unanswered += voided.iter().filter(|e| e.is_round()).count();
                 }
                 self.take_back(voided, sqlstate, server);

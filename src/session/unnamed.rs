@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Batch, Outbox, ServerState, Session,
+    Outbox, ServerState, Session,
     effects::Runs,
     named::Rewritten,
     pipeline::{Disposition, Expected, OnBehalf, Request, Subject},
@@ -70,7 +70,7 @@ impl Session {
         let next = self.next_unnamed();
         let previous = std::mem::replace(&mut self.unnamed, next);
         let on_server = std::mem::replace(&mut server.unnamed, Unnamed::None);
-        (self.batch == Batch::Open).then_some(Revoke::Unnamed {
+        server.pipeline.may_be_ignored().then_some(Revoke::Unnamed {
             serial: self.unnamed.serial,
             previous,
             server: on_server,
@@ -86,7 +86,7 @@ impl Session {
         server: &mut ServerState,
     ) {
         let mut kept = match &mut self.unnamed.source {
-            Source::Parse(kept) if self.batch == Batch::Closed => std::mem::take(kept),
+            Source::Parse(kept) if !server.pipeline.may_be_ignored() => std::mem::take(kept),
             _ => Vec::new(),
         };
         if kept.capacity() > SPARE_CAPACITY + 4 * message.len() {
@@ -169,7 +169,8 @@ impl Session {
             }
         };
         let before = std::mem::replace(&mut server.unnamed, wanted);
-        let revoke = (self.batch == Batch::Open).then_some(Revoke::ServerUnnamed(before));
+        let may_be_ignored = server.pipeline.may_be_ignored();
+        let revoke = may_be_ignored.then_some(Revoke::ServerUnnamed(before));
         server.pipeline.push_expected(expected.revoking(revoke));
     }
 }
