@@ -406,7 +406,6 @@ impl Session {
         }
         let parse = Parse::read(message.frame.body()).map_err(message.malformed())?;
         let facts = sql::classify(parse.text, &self.dialect.env());
-        self.note_custom_settings(parse.text, &facts);
         if let Some(refusal) = self.refusal(facts.effects) {
             self.refuse_parse(refusal, is_unnamed, server, out);
             return Ok(());
@@ -442,6 +441,7 @@ impl Session {
             Some(statement) => Runs::from(&statement.facts),
             None => self.unnamed.runs,
         };
+        self.note_settings_of(bind.statement, runs);
         if let Err(refusal) = self.guard_sequences(runs, server, out) {
             Self::refuse_bind(refusal, server, out);
             return Ok(());

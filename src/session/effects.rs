@@ -1,6 +1,8 @@
 //! What a client's statements may leave behind on a server.
 
-use super::{Mode, Session, probe::PinReason};
+use std::sync::Arc;
+
+use super::{Mode, Session, probe::PinReason, settings::is_read_by_parser, statements::Source};
 use crate::sql::{self, Class, Detail, Effects};
 
 /// Effects that leave session state behind which a probe can find.
@@ -39,6 +41,11 @@ pub(super) const DEALLOCATING: Effects = Effects::DISCARD
     .with(Effects::PREPARE)
     .with(Effects::UNKNOWN);
 
+/// Effects that change settings, perhaps for the transaction only.
+const SETTING: Effects = Effects::SETS
+    .with(Effects::SETS_LOCAL)
+    .with(Effects::SET_CONFIG);
+
 /// How many settings of its own making a client may have before it keeps its server.
 const CUSTOM_SETTINGS_LIMIT: usize = 64;
 
@@ -67,6 +74,20 @@ impl From<&sql::Facts> for Runs {
     }
 }
 
+/// Whether a single statement may change what other texts mean when they are prepared.
+fn sets_what_parser_reads(text: &[u8], facts: &sql::Facts) -> bool {
+    match facts.detail {
+        Detail::Set { parameter, .. }
+        | Detail::Reset {
+            parameter: Some(parameter),
+        } => is_read_by_parser(&parameter.name(text)),
+        Detail::SetConfig {
+            name: Some(name), ..
+        } => sql::plain_literal(name.of(text)).is_none_or(is_read_by_parser),
+        _ => true,
+    }
+}
+
 impl Session {
     /// Whether session state is tracked, and names of statements are translated.
     #[inline]
@@ -88,20 +109,69 @@ impl Session {
         }
     }
 
-    /// Remembers the names of settings that a probe would not be told of.
+    /// Remembers which settings a text sets that is about to be run: those that a probe would not be
+    /// told of, and those that decide what other texts mean.
     #[inline]
-    pub(super) fn note_custom_settings(&mut self, text: &[u8], facts: &sql::Facts) {
-        let setting = Effects::SETS.with(Effects::SET_CONFIG);
-        if !self.tracks() || !facts.effects.intersects(setting) {
+    pub(super) fn note_settings(&mut self, text: &[u8], facts: &sql::Facts) {
+        if !self.tracks() || !facts.effects.intersects(SETTING) {
             return;
         }
         if facts.statements == 1 {
-            return self.note_custom_setting(text, facts);
+            return self.note_setting(text, facts);
         }
         let env = self.dialect.env();
         for (_, facts) in sql::statements(text, &env) {
-            self.note_custom_setting(text, &facts);
+            self.note_setting(text, &facts);
         }
+    }
+
+    /// The same for a prepared statement that is about to be run.
+    #[inline]
+    pub(super) fn note_settings_of(&mut self, name: &[u8], runs: Runs) {
+        if runs.effects.intersects(SETTING) {
+            self.look_up_settings_of(name);
+        }
+    }
+
+    #[cold]
+    fn look_up_settings_of(&mut self, name: &[u8]) {
+        match self.statements.named(name).map(Arc::clone) {
+            Some(statement) => match &statement.source {
+                Source::Parse { text, .. } => self.note_settings(text, &statement.facts),
+                Source::Prepare { .. } => self.note_setting(b"", &statement.facts),
+            },
+            None => {
+                let Some(text) = self.unnamed.text().map(<[u8]>::to_vec) else {
+                    return;
+                };
+                let facts = sql::classify(&text, &self.dialect.env());
+                self.note_settings(&text, &facts);
+            }
+        }
+    }
+
+    fn note_setting(&mut self, text: &[u8], facts: &sql::Facts) {
+        if facts.effects.intersects(SETTING) && sets_what_parser_reads(text, facts) {
+            self.unsettle();
+        }
+        self.note_custom_setting(text, facts);
+    }
+
+    /// What other texts mean is not known from now on, until the settings have been asked for.
+    pub(super) fn unsettle(&mut self) {
+        self.unsettled += 1;
+        self.is_settled = false;
+    }
+
+    /// The key of a statement that is prepared now. While it is not known with which settings its
+    /// text will be read, nobody else's statement is the same.
+    pub(super) fn parse_key(&self) -> Box<[u8]> {
+        let key = self.settings.planner_relevant();
+        if self.is_settled {
+            return key;
+        }
+        let own = [self.id.to_be_bytes(), self.unsettled.to_be_bytes()];
+        [&key[..], b"\0", &own.concat()].concat().into()
     }
 
     fn note_custom_setting(&mut self, text: &[u8], facts: &sql::Facts) {

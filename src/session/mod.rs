@@ -170,6 +170,10 @@ pub struct Session {
     stalled: bool,
     /// What the statements since the last probe may have done to the server's session state.
     touched: Effects,
+    /// Whether it is known with which settings the server reads a text.
+    is_settled: bool,
+    /// How often that became unknown.
+    unsettled: u64,
     /// Names of settings that a probe has to ask for one by one.
     custom_settings: Vec<Box<[u8]>>,
     check: StateCheck,
@@ -206,6 +210,8 @@ impl Session {
             scanned: 0,
             stalled: false,
             touched: Effects::NONE,
+            is_settled: true,
+            unsettled: 0,
             custom_settings: Vec::new(),
             check: StateCheck::None,
             pins: Pins::NONE,
@@ -358,6 +364,7 @@ impl Session {
     pub fn attach(&mut self, server: &mut ServerState, out: &mut Outbox<'_>) {
         debug_assert!(server.is_clean(), "only clean servers are handed out");
         server.sequences.attach(self.id);
+        self.is_settled = true;
         if Arc::ptr_eq(&server.settings, &self.settings) {
             return;
         }

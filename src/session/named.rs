@@ -30,6 +30,9 @@ const NAMING: Effects = Effects::PREPARE
 /// a name is taken, or drops it in place of a statement that others need.
 pub(super) const TAKEN: &[u8] = b"pgweir_taken";
 
+/// Stands before a name of the client's that looks like one of ours. No statement has such a name.
+pub(super) const REFUSED: &[u8] = b"~";
+
 /// The statement, and portal, by which a PREPARE is run inside a batch.
 const PREPARE: &[u8] = b"pgweir_prepare";
 
@@ -107,7 +110,7 @@ impl Session {
         out: &mut Outbox<'_>,
     ) {
         let facts = sql::classify(text, &self.dialect.env());
-        self.note_custom_settings(text, &facts);
+        self.note_settings(text, &facts);
         if let Some(refusal) = self.refusal_of(text, &facts, server, out) {
             return self.refuse_query(refusal, server, out);
         }
@@ -221,7 +224,7 @@ impl Session {
         let statement = self.interners.statements.prepare(
             &text[..range.start],
             &text[range.end..],
-            self.settings.planner_relevant(),
+            self.parse_key(),
             rewritten.facts,
         );
         let before = server.statements.touch(statement.id);
@@ -257,13 +260,14 @@ impl Session {
         let client_name = sql::fold_name(name.of(text));
         let Some(statement) = self.statements.named(&client_name).map(Arc::clone) else {
             // Nobody's name, so the server refuses it; but it must not be one of ours.
-            let refused = [b"\" ", &*client_name, b"\""].concat();
+            let refused = [b"\"", REFUSED, &*client_name, b"\""].concat();
             return is_ours(&client_name).then(|| Rewritten::new(text, facts, name, &refused));
         };
         if let Detail::Execute { .. } = facts.detail {
             if statement.needs.is_some() {
                 return None;
             }
+            let statement = self.as_read_now(&client_name, statement, server);
             let mut rewritten = Rewritten::new(text, facts, name, &statement.name);
             rewritten.facts.effects |= statement.facts.effects;
             rewritten.needs = Some(statement);
@@ -301,7 +305,7 @@ impl Session {
             Some(it) => (Cow::Owned(it.text), it.facts, it.needs, it.revoke),
             None => (Cow::Borrowed(parse.text), *facts, None, None),
         };
-        let settings = self.settings.planner_relevant();
+        let settings = self.parse_key();
         let statement =
             self.interners
                 .statements
@@ -360,13 +364,12 @@ impl Session {
         if parse.name.is_empty() || self.statements.named(parse.name).is_some() {
             return None;
         }
-        let settings = self.settings.planner_relevant();
+        let settings = self.parse_key();
         let known = &self.interners.statements;
         let statement = known.accepted(parse.text, parse.types, &settings)?;
         if statement.needs.is_some() || statement.facts.effects.intersects(NAMING) {
             return None;
         }
-        self.note_custom_settings(parse.text, &statement.facts);
         self.statements.insert(parse.name, statement);
         encode::parse_complete(to_client);
         encode::ready_for_query(to_client, TransactionStatus::Idle);
@@ -387,13 +390,35 @@ impl Session {
         }
         match self.statements.named(name).map(Arc::clone) {
             Some(statement) => {
+                let statement = self.as_read_now(name, statement, server);
                 self.ensure(&statement, server, out);
                 Resolved::Managed(statement)
             }
             // Nobody's name, so the server refuses it; but it must not be one of ours.
-            None if is_ours(name) => Resolved::Renamed([b" ", name].concat().into()),
+            None if is_ours(name) => Resolved::Renamed([REFUSED, name].concat().into()),
             None => Resolved::AsSent,
         }
+    }
+
+    /// The statement that the client calls `name`; or, if the server has to read its text again and
+    /// would do so with other settings than it was read with, that of the settings that hold now.
+    #[inline]
+    fn as_read_now(
+        &mut self,
+        name: &[u8],
+        statement: Arc<Statement>,
+        server: &mut ServerState,
+    ) -> Arc<Statement> {
+        if server.statements.touch(statement.id) == Presence::Present {
+            return statement;
+        }
+        let key = self.parse_key();
+        if *statement.source.settings() == *key {
+            return statement;
+        }
+        let statement = self.interners.statements.under(&statement, key);
+        self.statements.insert(name, Arc::clone(&statement));
+        statement
     }
 
     /// Gives the server the statement if it lacks it. In the batch that is open, or else in one whose

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use super::{
     Batch, HOLD_LIMIT, Outbox, ServerState, Session,
     effects::HIDING,
-    named::TAKEN,
+    named::{REFUSED, TAKEN},
     pipeline::{Desync, Disposition, Expected, Fake, OnBehalf, Step},
     probe::{self, Findings, PinReason, Pins, Probe, StateCheck},
     revoke::{Cause, Revoke},
     server_state::Streaming,
+    settings::is_read_by_parser,
 };
 use crate::{
     protocol::{
@@ -218,6 +219,9 @@ impl Session {
             BackendTag::ParameterStatus => {
                 let (name, value) = backend::parameter_status(frame.body())?;
                 self.dialect.on_parameter_status(name, value);
+                if is_read_by_parser(name) {
+                    self.unsettle();
+                }
                 // A setting changed; if no SET was seen, a function did it. Inside a transaction it
                 // may also be a SET LOCAL, which the probe will find gone.
                 if disposition == Some(Disposition::Forward) && self.tracks() {
@@ -356,8 +360,9 @@ impl Session {
             let theirs = taken
                 .filter(|_| ours == TAKEN)
                 .or_else(|| self.statements.client_name(ours));
-            translated.extend_from_slice(before);
-            translated.extend_from_slice(theirs.unwrap_or(ours));
+            let refused = before.strip_suffix(REFUSED);
+            translated.extend_from_slice(refused.unwrap_or(before));
+            translated.extend_from_slice(theirs.filter(|_| refused.is_none()).unwrap_or(ours));
             rest = behind;
         }
         translated.extend_from_slice(rest);
@@ -457,6 +462,7 @@ impl Session {
             findings,
             may_hide_settings,
         } = *probe;
+        self.is_settled = true;
         let Findings {
             mut settings,
             mut pins,

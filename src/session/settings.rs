@@ -26,8 +26,23 @@ const SESSION_AUTHORIZATION: &[u8] = b"session_authorization";
 const CLIENT_ENCODING: &[u8] = b"client_encoding";
 /// Begins a change of settings, which is made whole or is the end of the connection.
 const BEGIN: &[u8] = b"BEGIN;SET LOCAL exit_on_error=on;";
-/// Settings under which a statement may be planned to another meaning.
-const PLANNER_RELEVANT: [&[u8]; 3] = [b"search_path", ROLE, SESSION_AUTHORIZATION];
+/// Settings that decide what a text means when it is prepared: how its bytes and its constants are
+/// read. PostgreSQL does not read it again when they change.
+const READ_BY_PARSER: [&[u8]; 11] = [
+    b"array_nulls",
+    b"backslash_quote",
+    CLIENT_ENCODING,
+    b"datestyle",
+    b"intervalstyle",
+    b"lc_monetary",
+    b"standard_conforming_strings",
+    b"timezone",
+    b"timezone_abbreviations",
+    b"transform_null_equals",
+    b"xmloption",
+];
+/// Settings on whose change PostgreSQL reads it again, so that a statement for each is the faster.
+const READ_BY_PLANNER: [&[u8]; 3] = [b"search_path", ROLE, SESSION_AUTHORIZATION];
 
 impl Settings {
     /// Sets `name`; a later value wins.
@@ -79,7 +94,7 @@ impl Settings {
     /// The part that decides what a statement's text means, for the key of prepared statements.
     pub fn planner_relevant(&self) -> Box<[u8]> {
         let mut key = Vec::new();
-        for name in PLANNER_RELEVANT {
+        for name in READ_BY_PARSER.into_iter().chain(READ_BY_PLANNER) {
             if let Some(value) = self.value(name) {
                 key.extend_from_slice(name);
                 key.push(0);
@@ -163,6 +178,13 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Settings {
         }
         settings
     }
+}
+
+/// Whether the setting decides what a text means when it is prepared.
+pub(super) fn is_read_by_parser(name: &[u8]) -> bool {
+    READ_BY_PARSER
+        .into_iter()
+        .any(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn append_set(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {

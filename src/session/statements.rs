@@ -65,6 +65,25 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// Planner-relevant settings at that time.
+    pub(super) fn settings(&self) -> &[u8] {
+        match self {
+            Self::Parse { settings, .. } | Self::Prepare { settings, .. } => settings,
+        }
+    }
+
+    fn with_settings(&self, settings: Box<[u8]>) -> Self {
+        let mut source = self.clone();
+        match &mut source {
+            Self::Parse { settings: old, .. } | Self::Prepare { settings: old, .. } => {
+                *old = settings;
+            }
+        }
+        source
+    }
+}
+
 impl Statement {
     /// What a server made of the text is out of date: every server has to parse it again.
     pub(super) fn renew(&self) {
@@ -202,6 +221,12 @@ impl StatementInterner {
             settings,
         })?;
         statement.is_accepted().then(|| Arc::clone(statement))
+    }
+
+    /// The same statement, read under other settings.
+    pub(super) fn under(&self, statement: &Statement, settings: Box<[u8]>) -> Arc<Statement> {
+        let source = statement.source.with_settings(settings);
+        self.add(source, statement.facts, statement.needs.clone())
     }
 
     /// The shared statement of an SQL `PREPARE` whose name stood between `before` and `after`.

@@ -15,7 +15,7 @@ use super::{
     statements::Statement,
 };
 use crate::{
-    protocol::{encode, frontend::Parse},
+    protocol::{encode, frame::HEADER, frontend::Parse},
     sql::{self, Class, Effects},
 };
 
@@ -44,6 +44,16 @@ pub(super) enum Source {
     Parse(Vec<u8>),
     /// A Parse message that was too large to be kept: only the server that got it has it.
     Streamed,
+}
+
+impl UnnamedStatement {
+    /// Its text, if that is kept.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Parse(message) => Parse::read(message.get(HEADER..)?).ok().map(|p| p.text),
+            Source::None | Source::Streamed => None,
+        }
+    }
 }
 
 impl Session {
