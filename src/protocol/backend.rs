@@ -66,6 +66,8 @@ pub struct ErrorFields<'a> {
     pub severity: &'a [u8],
     /// Field `M`.
     pub message: &'a [u8],
+    /// Field `R`: the routine in PostgreSQL's source; never localized.
+    pub routine: &'a [u8],
 }
 
 impl<'a> ErrorFields<'a> {
@@ -78,6 +80,7 @@ impl<'a> ErrorFields<'a> {
             match kind {
                 b'C' => fields.sqlstate = SqlState::from_bytes(value),
                 b'M' => fields.message = value,
+                b'R' => fields.routine = value,
                 b'V' => fields.severity = value,
                 b'S' if fields.severity.is_empty() => fields.severity = value,
                 _ => {}

@@ -109,6 +109,7 @@ impl Session {
                 }
                 break;
             }
+            self.keep(&frame, server);
             let message = Message { frame, at };
             let forward = self.on_message(&message, server, out, to_client)?;
             let at_hand = frame.bytes.len();

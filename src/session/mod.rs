@@ -23,6 +23,7 @@ pub mod outbox;
 pub mod pipeline;
 pub mod probe;
 pub mod refusal;
+mod retry;
 mod revoke;
 mod sequences;
 mod server_bytes;

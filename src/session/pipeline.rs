@@ -342,6 +342,24 @@ impl Pipeline {
         }
     }
 
+    /// Whether any reply goes to the client.
+    #[inline]
+    pub(super) fn owes_client(&self) -> bool {
+        let is_clients =
+            |expected: &Expected| !matches!(expected.disposition, Disposition::Skip(_));
+        self.expected.iter().any(is_clients)
+    }
+
+    /// The oldest reply, that of a Sync, is kept from the client after all.
+    pub(super) fn keep_from_client(&mut self) {
+        if let Some(front) = self.expected.front_mut() {
+            if front.is_round() {
+                self.rounds -= 1;
+            }
+            front.disposition = Disposition::Skip(OnBehalf::Statement);
+        }
+    }
+
     /// Whether the oldest reply is one of ours.
     #[inline]
     pub fn owes_fake(&self) -> bool {

@@ -83,8 +83,14 @@ impl Session {
             if !frame.is_whole() && !Self::may_stream_to_client(&frame, server)? {
                 break;
             }
+            let behind = data.get(at + frame.size);
+            if Self::may_be_half_a_description(&frame) && behind.is_none() {
+                break;
+            }
             Self::give_fakes_behind(server, out);
-            let forward = self.on_server_message(&frame, server, out)?;
+            let forward = self.on_server_message(&frame, server, out)?
+                && !(Self::may_be_half_a_description(&frame)
+                    && behind == Some(&BackendTag::ErrorResponse.byte()));
             let at_hand = frame.bytes.len();
             if forward {
                 out.forward(at..at + at_hand);
@@ -119,6 +125,12 @@ impl Session {
             }
             _ => Ok(frame.bytes.len() >= HOLD_LIMIT),
         }
+    }
+
+    /// Whether this tells the parameters of a statement whose columns may not be told: if an error is
+    /// behind it, the statement may be prepared anew and then have other parameters.
+    fn may_be_half_a_description(frame: &Frame<'_, BackendTag>) -> bool {
+        frame.tag == BackendTag::ParameterDescription && frame.size <= HOLD_LIMIT
     }
 
     /// Handles one message; answers whether it is forwarded.
@@ -273,6 +285,10 @@ impl Session {
                 }
             }
             Step::Void(voided) => {
+                if Self::will_run_again(&voided, &fields, server) {
+                    self.take_back(voided, sqlstate, server);
+                    return Ok(false);
+                }
                 let is_ours = |e: &Expected| matches!(e.disposition, Disposition::Skip(_));
                 let taken = voided.first().and_then(taken_name);
                 let is_deferred = voided.iter().all(is_ours);
@@ -393,6 +409,7 @@ impl Session {
             encode::sync(to_server);
             server.pipeline.push_sync(Disposition::Forward);
         }
+        self.run_again(server, to_server);
         if server.pipeline.wants_fence() && server.pipeline.is_empty() {
             server.send_fence(to_server);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     HOLD_LIMIT,
     pipeline::{Disposition, OnBehalf, Pipeline, Request, Step},
+    retry::KeptBatch,
     revoke::Cause,
     sequences::Sequences,
     server_bytes::ServerFault,
@@ -42,6 +43,8 @@ pub struct ServerState {
     pub(super) unnamed: Unnamed,
     /// Whose sequence values it may have.
     pub(super) sequences: Sequences,
+    /// The client's latest batch, to be sent again if need be.
+    pub(super) kept: KeptBatch,
     /// A message that is passing through by pieces.
     pub(super) streaming: Option<Streaming>,
     /// Whom the connection logged in as.
@@ -78,6 +81,7 @@ impl ServerState {
             settings,
             unnamed: Unnamed::None,
             sequences: Sequences::default(),
+            kept: KeptBatch::default(),
             streaming: None,
             login_user: login_user.into(),
         }

@@ -11,6 +11,12 @@ use std::{
     time::Duration,
 };
 
+use super::wire::cstr;
+pub use super::wire::{
+    close, copy_data, copy_done, describe_target, execute, flush, message, parse, query, sync,
+    terminate,
+};
+
 /// Protocol 3.0, whose cancel keys have four bytes.
 pub const PROTOCOL_3_0: i32 = 0x3_0000;
 /// Protocol 3.2, whose cancel keys are longer.
@@ -328,23 +334,9 @@ fn column_names(body: &[u8]) -> Vec<String> {
     names
 }
 
-/// A frontend message: its type and its body.
-pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = i32::try_from(body.len() + 4).expect("it is short");
-    [&[kind][..], &length.to_be_bytes(), body].concat()
-}
-
-pub fn query(sql: &str) -> Vec<u8> {
-    message(b'Q', &[sql.as_bytes(), b"\0"].concat())
-}
-
-pub fn parse(name: &str, sql: &str) -> Vec<u8> {
-    parse_typed(name, sql, &[])
-}
-
 /// With the OIDs of parameter types.
 pub fn parse_typed(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
-    let mut body = [name.as_bytes(), b"\0", sql.as_bytes(), b"\0"].concat();
+    let mut body = [cstr(name), cstr(sql)].concat();
     body.extend(i16::try_from(types.len()).expect("few").to_be_bytes());
     body.extend(types.iter().flat_map(|oid| oid.to_be_bytes()));
     message(b'P', &body)
@@ -357,7 +349,7 @@ pub fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
 
 /// All in text format.
 pub fn bind_portal(portal: &str, statement: &str, parameters: &[&str]) -> Vec<u8> {
-    let mut body = [portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0"].concat();
+    let mut body = [cstr(portal), cstr(statement), vec![0, 0]].concat();
     body.extend(i16::try_from(parameters.len()).expect("few").to_be_bytes());
     for parameter in parameters {
         body.extend(i32::try_from(parameter.len()).expect("short").to_be_bytes());
@@ -368,50 +360,18 @@ pub fn bind_portal(portal: &str, statement: &str, parameters: &[&str]) -> Vec<u8
 }
 
 pub fn describe_statement(name: &str) -> Vec<u8> {
-    message(b'D', &[b"S", name.as_bytes(), b"\0"].concat())
+    describe_target(b'S', name)
 }
 
 pub fn describe_portal(name: &str) -> Vec<u8> {
-    message(b'D', &[b"P", name.as_bytes(), b"\0"].concat())
-}
-
-pub fn close_statement(name: &str) -> Vec<u8> {
-    message(b'C', &[b"S", name.as_bytes(), b"\0"].concat())
-}
-
-/// Of the unnamed portal, all rows.
-pub fn execute() -> Vec<u8> {
-    execute_portal("", 0)
+    describe_target(b'P', name)
 }
 
 /// `max_rows` of 0 for all.
 pub fn execute_portal(portal: &str, max_rows: i32) -> Vec<u8> {
-    message(
-        b'E',
-        &[portal.as_bytes(), b"\0", &max_rows.to_be_bytes()].concat(),
-    )
-}
-
-pub fn sync() -> Vec<u8> {
-    message(b'S', &[])
-}
-
-pub fn flush() -> Vec<u8> {
-    message(b'H', &[])
-}
-
-pub fn copy_data(data: &str) -> Vec<u8> {
-    message(b'd', data.as_bytes())
-}
-
-pub fn copy_done() -> Vec<u8> {
-    message(b'c', &[])
+    message(b'E', &[&cstr(portal)[..], &max_rows.to_be_bytes()].concat())
 }
 
 pub fn copy_fail(reason: &str) -> Vec<u8> {
-    message(b'f', &[reason.as_bytes(), b"\0"].concat())
-}
-
-pub fn terminate() -> Vec<u8> {
-    message(b'X', &[])
+    message(b'f', &cstr(reason))
 }
