@@ -183,12 +183,14 @@ impl Failure {
             CheckoutError::Timeout(_) => (SqlState::TOO_MANY_CONNECTIONS, String::new(), ""),
             CheckoutError::Connect(connect) => {
                 if let ConnectFailure::Refused(refusal) = &connect.failure {
+                    let message = match refusal.text.as_str() {
+                        "" => "the server refused the connection without saying why",
+                        text => text,
+                    };
                     return Self {
                         severity: Severity::Error,
-                        sqlstate: refusal
-                            .sqlstate
-                            .unwrap_or(SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-                        message: refusal.text.clone().into(),
+                        sqlstate: connect.sqlstate(),
+                        message: message.to_owned().into(),
                         detail: format!("{connect}."),
                         hint: "",
                     };

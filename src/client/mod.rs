@@ -5,5 +5,6 @@ pub mod buffers;
 pub mod error;
 pub mod login;
 pub mod relay;
+mod time_limits;
 pub mod tunnel;
 pub mod welcome;

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     buffers::Buffers,
     error::{Cause, Failure},
+    time_limits::{self, Activity, Doing, Limit},
 };
 use crate::{
     config::{PoolSettings, StatefulPolicy},
@@ -86,6 +87,7 @@ pub struct Relay {
     server: Option<Box<Server>>,
     ticket: Option<Arc<Ticket>>,
     phase: Phase,
+    activity: Activity,
     max_packet_size: u32,
     registered: bool,
     drain: bool,
@@ -97,16 +99,9 @@ enum Phase {
     /// It has no server and wants none.
     Idle,
     /// It is in the queue for a server.
-    Waiting { since: Instant, notified: bool },
+    Waiting { since: Instant },
     /// It has a server since.
     Attached { since: Instant },
-}
-
-/// A limit on time that a client is under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Limit {
-    after: Duration,
-    cause: Cause,
 }
 
 impl Relay {
@@ -130,6 +125,7 @@ impl Relay {
             server: None,
             ticket: None,
             phase: Phase::Idle,
+            activity: Activity::new(Doing::Idle, Instant::now()),
             max_packet_size,
             registered: false,
             drain: false,
@@ -147,11 +143,15 @@ impl Relay {
     /// # Cancel safety
     /// Dropping the future closes the client's connection.
     pub async fn end(&mut self, ended: &Ended) {
+        let server = self.server.as_ref().map(|server| &server.state);
+        let is_mid_message = server.is_some_and(|state| state.is_mid_message());
         self.finish(ended);
         match ended {
+            Ended::Lost(_) | Ended::Cut(_) => {}
+            // It would be taken for the rest of the message.
+            Ended::Failed(_) if is_mid_message => {}
             Ended::Failed(failure) => self.say_goodbye(&failure.farewell()).await,
             Ended::Terminated => self.say_goodbye(&[]).await,
-            Ended::Lost(_) | Ended::Cut(_) => {}
         }
     }
 
@@ -202,6 +202,7 @@ impl Relay {
         if !self.registered {
             self.record.register(cx.waker());
             self.registered = true;
+            self.set_deadline(Instant::now());
             if !self.received.is_empty() {
                 self.take_received(cx)?;
             }
@@ -222,6 +223,7 @@ impl Relay {
                 return Err(Ended::failed(Failure::new(Cause::Shutdown)));
             }
             if !progress {
+                self.watch_time();
                 return Ok(());
             }
         }
@@ -271,6 +273,9 @@ impl Relay {
             Poll::Ready(Err(error)) => return Err(Ended::Lost(Some(error))),
         };
         self.record.pool.stats.bytes_received.add(size as u64);
+        if self.phase == Phase::Idle && self.settings.client_idle_timeout.is_some() {
+            self.turn_to(Doing::Idle, Instant::now());
+        }
         if matches!(self.phase, Phase::Waiting { .. }) || !self.received.is_empty() {
             self.received.extend_from_slice(&buffer[..size]);
             if !matches!(self.phase, Phase::Waiting { .. }) {
@@ -390,15 +395,13 @@ impl Relay {
     fn enter_queue(&mut self, cx: &mut Context<'_>) {
         let ticket = self.ticket.get_or_insert_default();
         self.record.pool.wait(ticket, cx.waker());
-        self.phase = Phase::Waiting {
-            since: Instant::now(),
-            notified: false,
-        };
+        let since = Instant::now();
+        self.phase = Phase::Waiting { since };
         self.record.set_state(ClientState::Waiting);
         self.record
             .requested_at
             .store(self.worker.clients.now(), Ordering::Relaxed);
-        self.set_deadline();
+        self.turn_to(Doing::Waiting { notified: false }, since);
     }
 
     fn leave_queue(&mut self) {
@@ -410,7 +413,7 @@ impl Relay {
     }
 
     fn pump_queue(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        let (Phase::Waiting { since, .. }, Some(ticket)) = (self.phase, &self.ticket) else {
+        let (Phase::Waiting { since }, Some(ticket)) = (self.phase, &self.ticket) else {
             return Ok(false);
         };
         match Pool::poll_wait(ticket, cx) {
@@ -431,7 +434,7 @@ impl Relay {
     fn refuse(&mut self, cx: &mut Context<'_>, failure: &Failure) -> Result<(), Ended> {
         self.phase = Phase::Idle;
         self.record.set_state(ClientState::Idle);
-        self.set_deadline();
+        self.turn_to(Doing::Idle, Instant::now());
         failure.log(&self.record);
         let kept = std::mem::take(&mut self.received);
         let mut answers = Vec::new();
@@ -468,7 +471,8 @@ impl Relay {
             .store(self.record.id, Ordering::Relaxed);
         server.idle_since = now;
         self.server = Some(server);
-        self.set_deadline();
+        // Also ends the limits of the wait, if there was one.
+        self.turn_to(Doing::Running, now);
         Ok(())
     }
 
@@ -547,9 +551,6 @@ impl Relay {
             .store(self.session.pins().bits(), Ordering::Relaxed);
         self.refuse_transaction_block()?;
         self.return_if_clean();
-        if self.has_time_limits() {
-            self.set_deadline();
-        }
         Ok(())
     }
 
@@ -575,7 +576,7 @@ impl Relay {
         let Some(server) = &self.server else { return };
         let pins = self.session.pins().bits();
         self.record.pins.store(pins, Ordering::Relaxed);
-        if self.session.release(&server.state) == Release::Keep || !server.is_clean() {
+        if self.session.release(&server.state) == Release::Keep || !server.is_flushed() {
             return;
         }
         let Some(server) = self.server.take() else {
@@ -586,8 +587,12 @@ impl Relay {
         self.phase = Phase::Idle;
         self.record.set_state(ClientState::Idle);
         self.record.server.store(0, Ordering::Relaxed);
-        self.record.pool.release_at(server, now);
-        self.set_deadline();
+        if server.is_clean() {
+            self.record.pool.release_at(server, now);
+        } else {
+            // It has begun to say something that nobody has asked for.
+            self.record.pool.discard(server);
+        }
     }
 
     /// Counts what was done on a server that is given back.
@@ -635,7 +640,6 @@ impl Relay {
         let mid_message = server.state.is_mid_message();
         self.record.pool.discard(server);
         self.send_to_client(cx, &answers)?;
-        self.set_deadline();
         match damage {
             Damage::Statement => Ok(()),
             Damage::Session if mid_message => Err(Ended::Cut(Box::new(failure.clone()))),
@@ -686,72 +690,60 @@ impl Relay {
         Ok(())
     }
 
-    fn has_time_limits(&self) -> bool {
-        let settings = &self.settings;
-        settings.query_timeout.is_some()
-            || settings.idle_transaction_timeout.is_some()
-            || settings.transaction_timeout.is_some()
-    }
-
-    /// The limit that the client is under now, if any.
-    fn limit(&self) -> Option<Limit> {
-        let settings = &self.settings;
-        let limit = |after: Option<Duration>, cause| after.map(|after| Limit { after, cause });
-        match self.phase {
-            Phase::Idle => limit(settings.client_idle_timeout, Cause::ClientIdle),
-            Phase::Waiting {
-                notified: false, ..
-            } if settings.query_wait_notify.is_some() => {
-                let notify = limit(settings.query_wait_notify, Cause::WaitNotice);
-                let wait = limit(settings.query_wait_timeout, Cause::QueryWait);
-                earlier(notify, wait)
-            }
-            Phase::Waiting { .. } => limit(settings.query_wait_timeout, Cause::QueryWait),
-            Phase::Attached { .. } => {
-                let server = self.server.as_ref()?;
-                let is_running = !server.state.pipeline.is_empty();
-                let is_in_block = server.state.status != TransactionStatus::Idle;
-                let now = if is_running {
-                    limit(settings.query_timeout, Cause::QueryTime)
-                } else if self.session.is_busy(&server.state) {
-                    limit(settings.idle_transaction_timeout, Cause::IdleInTransaction)
-                } else {
-                    limit(settings.client_idle_timeout, Cause::ClientIdle)
-                };
-                let whole = (is_running || is_in_block)
-                    .then(|| limit(settings.transaction_timeout, Cause::TransactionTime))
-                    .flatten();
-                earlier(now, whole)
-            }
+    /// What the client does, as far as limits tell it apart.
+    fn doing(&self) -> Doing {
+        match &self.server {
+            None => Doing::Idle,
+            Some(server) if !server.state.pipeline.is_empty() => Doing::Running,
+            Some(server) if self.session.is_busy(&server.state) => Doing::Between,
+            Some(_) => Doing::Idle,
         }
     }
 
-    fn set_deadline(&self) {
-        let due = self.limit().map(|limit| {
-            let after = match (limit.cause, self.phase) {
-                (
-                    Cause::TransactionTime | Cause::QueryWait,
-                    Phase::Attached { since, .. } | Phase::Waiting { since, .. },
-                ) => limit.after.saturating_sub(since.elapsed()),
-                _ => limit.after,
-            };
-            self.worker.clients.after(after)
+    /// Notices what the client does now. Costs no clock call where no limit is set.
+    fn watch_time(&mut self) {
+        if matches!(self.phase, Phase::Waiting { .. }) || !time_limits::has_limits(&self.settings) {
+            return;
+        }
+        let (doing, answered) = (self.doing(), self.session.answered());
+        if self.activity.is(doing, answered) {
+            return;
+        }
+        let status = self.server.as_ref().map(|server| server.state.status);
+        let in_block = status.is_some_and(|status| status != TransactionStatus::Idle);
+        let now = Instant::now();
+        self.activity.turn(doing, answered, in_block, now);
+        self.set_deadline(now);
+    }
+
+    /// The client begins something now.
+    fn turn_to(&mut self, doing: Doing, now: Instant) {
+        self.activity = Activity::new(doing, now);
+        self.set_deadline(now);
+    }
+
+    fn set_deadline(&self, now: Instant) {
+        let next = self.activity.next(&self.settings);
+        let due = next.map(|limit| {
+            let left = limit.due.saturating_duration_since(now);
+            self.worker.clients.after(left)
         });
         self.record.set_deadline(due);
     }
 
     fn on_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let Some(Limit { after, cause }) = self.limit() else {
+        let now = Instant::now();
+        let next = self.activity.next(&self.settings);
+        let Some(Limit { after, cause, .. }) = next.filter(|limit| limit.due <= now) else {
+            // The client has gone on since the signal was sent.
+            self.set_deadline(now);
             return Ok(());
         };
         match cause {
             Cause::WaitNotice => {
-                if let Phase::Waiting { notified, .. } = &mut self.phase {
-                    *notified = true;
-                }
-                self.send_to_client(cx, &Failure::timeout(cause, after).notice())?;
-                self.set_deadline();
-                Ok(())
+                self.activity.notify();
+                self.set_deadline(now);
+                self.send_to_client(cx, &Failure::timeout(cause, after).notice())
             }
             Cause::QueryWait => {
                 self.leave_queue();
@@ -759,13 +751,6 @@ impl Relay {
             }
             _ => Err(Ended::failed(Failure::timeout(cause, after))),
         }
-    }
-}
-
-fn earlier(a: Option<Limit>, b: Option<Limit>) -> Option<Limit> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(if b.after < a.after { b } else { a }),
-        (a, b) => a.or(b),
     }
 }
 

@@ -233,6 +233,11 @@ impl Session {
         self.statements.len()
     }
 
+    /// How many requests were answered since [`Session::take_answered`] was called.
+    pub fn answered(&self) -> u32 {
+        self.answered
+    }
+
     /// How many requests were answered since this was last asked: Query, FunctionCall, Sync.
     pub fn take_answered(&mut self) -> u32 {
         std::mem::take(&mut self.answered)
