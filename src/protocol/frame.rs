@@ -81,17 +81,9 @@ pub fn backend(bytes: &[u8]) -> Result<Option<Frame<'_, BackendTag>>, FrameError
     let Some(length) = rest.first_chunk() else {
         return Ok(None);
     };
-    cut(
-        bytes,
-        tag,
-        u32::from_be_bytes(*length),
-        BACKEND_LENGTH_LIMIT,
-    )
-    .map(Some)
+    let length = u32::from_be_bytes(*length);
+    cut(bytes, tag, length, tag.length_limit()).map(Some)
 }
-
-/// A server's message may be as large as a palloc'd row and its framing.
-const BACKEND_LENGTH_LIMIT: u32 = 0x7fff_ffff;
 
 #[inline]
 fn cut<T>(bytes: &[u8], tag: T, length: u32, limit: u32) -> Result<Frame<'_, T>, FrameError> {

@@ -101,6 +101,28 @@ impl FrontendTag {
     }
 }
 
+impl BackendTag {
+    /// The largest length word that is believed of a server: as in libpq (`VALID_LONG_MESSAGE_TYPE` in
+    /// its `fe-protocol3.c`), and for ParameterDescription what 65,535 parameters take.
+    pub fn length_limit(self) -> u32 {
+        match self {
+            Self::CopyData
+            | Self::DataRow
+            | Self::ErrorResponse
+            | Self::FunctionCallResponse
+            | Self::NoticeResponse
+            | Self::NotificationResponse
+            | Self::RowDescription => BACKEND_LARGE_MESSAGE_LIMIT,
+            Self::ParameterDescription => 4 + 2 + 4 * 65_535,
+            _ => BACKEND_SMALL_MESSAGE_LIMIT,
+        }
+    }
+}
+
+/// A server's message may be as large as a palloc'd row and its framing.
+const BACKEND_LARGE_MESSAGE_LIMIT: u32 = 0x7fff_ffff;
+const BACKEND_SMALL_MESSAGE_LIMIT: u32 = 30_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,9 @@ use crate::{
 /// Names and values of the parameters that a server reports.
 type Reported = Vec<(Box<[u8]>, Box<[u8]>)>;
 
+/// Bytes of an answer to a handful of SETs: far above what a server has to say to them.
+const MAX_ANSWER: usize = 256 * 1024;
+
 /// Gives the server the settings, and answers the parameters that it reports with them: those that it
 /// told at its login, with what has changed.
 ///
@@ -48,6 +51,7 @@ async fn exchange(
 ) -> Result<(), RecoverError> {
     let mut buffer = vec![0; 4 * 1024];
     let mut unsent = out;
+    let mut taken = 0;
     poll_fn(|cx| {
         server
             .send(cx, std::mem::take(&mut unsent))
@@ -65,6 +69,10 @@ async fn exchange(
                     return Poll::Ready(Err(RecoverError::Io(error)));
                 }
                 Poll::Ready(size) => {
+                    taken += size;
+                    if taken > MAX_ANSWER {
+                        return Poll::Ready(Err(RecoverError::TooMuch(MAX_ANSWER)));
+                    }
                     server.received.extend_from_slice(&buffer[..size]);
                     take(server, reported)?;
                 }

@@ -44,6 +44,9 @@ pub enum RecoverError {
     /// It did not end within the time given.
     #[error("not clean within {0:?} (server_recovery_timeout)")]
     Timeout(Duration),
+    /// The answer to a few settings has no end.
+    #[error("it sent more than {0} bytes")]
+    TooMuch(usize),
     /// The connection broke.
     #[error("connection lost")]
     Io(#[source] io::Error),

@@ -42,14 +42,6 @@ pub enum ServerFault {
     /// It refused the client's settings; the body of its ErrorResponse.
     #[error("server refused the session's settings")]
     SettingsRefused(Box<[u8]>),
-    /// A message that has to be seen whole is too large for it.
-    #[error("a {tag:?} message of {size} bytes")]
-    TooLarge {
-        /// Which.
-        tag: BackendTag,
-        /// Its size.
-        size: usize,
-    },
 }
 
 impl Session {
@@ -80,7 +72,7 @@ impl Session {
             let Some(frame) = frame::backend(&data[at..])? else {
                 break;
             };
-            if !frame.is_whole() && !Self::may_stream_to_client(&frame, server)? {
+            if !frame.is_whole() && !Self::may_stream_to_client(&frame, server) {
                 break;
             }
             let behind = data.get(at + frame.size);
@@ -111,19 +103,10 @@ impl Session {
 
     /// Whether a message that has not arrived whole may pass through by pieces: rows and COPY data
     /// at any size; everything else only when it is too large to be held.
-    fn may_stream_to_client(
-        frame: &Frame<'_, BackendTag>,
-        server: &ServerState,
-    ) -> Result<bool, ServerFault> {
+    fn may_stream_to_client(frame: &Frame<'_, BackendTag>, server: &ServerState) -> bool {
         match frame.tag {
-            BackendTag::DataRow | BackendTag::CopyData if !server.pipeline.is_probing() => Ok(true),
-            BackendTag::ReadyForQuery | BackendTag::CommandComplete if frame.size > HOLD_LIMIT => {
-                Err(ServerFault::TooLarge {
-                    tag: frame.tag,
-                    size: frame.size,
-                })
-            }
-            _ => Ok(frame.bytes.len() >= HOLD_LIMIT),
+            BackendTag::DataRow | BackendTag::CopyData if !server.pipeline.is_probing() => true,
+            _ => frame.bytes.len() >= HOLD_LIMIT,
         }
     }
 
@@ -144,6 +127,11 @@ impl Session {
         if tag == BackendTag::ErrorResponse {
             return self.on_server_error(frame, server, out);
         }
+        // Before the request is taken for answered: a malformed answer is none.
+        let ready = match tag {
+            BackendTag::ReadyForQuery => Some(backend::ready_for_query(frame.body())?),
+            _ => None,
+        };
         let (disposition, is_done) = match server.pipeline.on_message(tag)? {
             Step::Within(disposition) => (disposition, false),
             Step::Done(disposition) => (disposition, true),
@@ -152,8 +140,8 @@ impl Session {
             }
             Step::Void(_) => return Ok(false),
         };
-        if tag == BackendTag::ReadyForQuery {
-            server.status = backend::ready_for_query(frame.body())?;
+        if let Some(status) = ready {
+            server.status = status;
             if matches!(disposition, Disposition::Forward | Disposition::Refuse(_)) {
                 self.answered = self.answered.wrapping_add(1);
                 self.deferred_error = None;

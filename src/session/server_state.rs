@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{
-    HOLD_LIMIT,
     pipeline::{Disposition, OnBehalf, Pipeline, Request, Step},
     retry::KeptBatch,
     revoke::Cause,
@@ -131,12 +130,6 @@ impl ServerState {
                 break;
             };
             if frame.tag == BackendTag::ReadyForQuery && !frame.is_whole() {
-                if frame.size > HOLD_LIMIT {
-                    return Err(ServerFault::TooLarge {
-                        tag: frame.tag,
-                        size: frame.size,
-                    });
-                }
                 break;
             }
             self.discard_message(&frame)?;
