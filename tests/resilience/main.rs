@@ -13,6 +13,8 @@ mod support;
 mod abuse;
 mod console;
 mod crowd;
+mod fake_server;
 mod faults;
+mod hostile_server;
 mod large;
 mod neighbour;

@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running pooler. Killed on drop; its log is printed when the test fails.
+/// A running pooler. Killed on drop; its log is printed when the test fails, which it does when the
+/// pooler has panicked.
 pub struct Pgweir {
     child: Child,
     log: Arc<ProcessLog>,
@@ -120,9 +121,12 @@ impl Drop for Pgweir {
         // It may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
+        self.log.wait_end(PATIENCE);
+        let log = self.log.text();
         if thread::panicking() {
-            self.log.wait_end(PATIENCE);
-            eprintln!("--- log of pgweir ---\n{}\n---", self.log.text());
+            eprintln!("--- log of pgweir ---\n{log}\n---");
+        } else {
+            assert!(!log.contains("panicked at"), "pgweir has panicked:\n{log}");
         }
     }
 }
