@@ -4,13 +4,12 @@ use crate::{
     neighbour::Neighbour,
     support::{
         self, Pgweir,
-        wire::{self, Fields, Wire},
+        wire::{self, CANCEL_REQUEST, Fields, Wire},
     },
 };
 
 const SSL_REQUEST: i32 = 80_877_103;
 const GSSENC_REQUEST: i32 = 80_877_104;
-const CANCEL_REQUEST: i32 = 80_877_102;
 
 /// Message types of a client after its login.
 const TAGS: &[u8] = b"BCcdDEfFHPpQSX";

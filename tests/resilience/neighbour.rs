@@ -40,7 +40,7 @@ impl Neighbour {
     pub(crate) fn bid_farewell(self) {
         self.is_over.store(true, Ordering::Relaxed);
         match self.thread.join() {
-            Ok(rounds) => assert!(rounds > 0, "the neighbour has not come to ask anything"),
+            Ok(rounds) => assert_ne!(rounds, 0, "it asks at least once"),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
@@ -54,7 +54,7 @@ async fn live(address: SocketAddr, is_over: &AtomicBool) -> u64 {
         .await;
     assert_eq!(client.answers().await, ["1", "Z I"]);
     let mut rounds = 0;
-    while !is_over.load(Ordering::Relaxed) {
+    loop {
         rounds += 1;
         assert_eq!(
             client.scalar(&format!("SELECT {rounds}")).await,
@@ -73,6 +73,8 @@ async fn live(address: SocketAddr, is_over: &AtomicBool) -> u64 {
         let found = client.answers().await;
         assert_eq!(found, ["C BEGIN", "T", "D in", "C SELECT 1", "Z T"]);
         assert_eq!(client.ask("COMMIT").await, ["C COMMIT", "Z I"]);
+        if is_over.load(Ordering::Relaxed) {
+            return rounds;
+        }
     }
-    rounds
 }

@@ -19,6 +19,7 @@ use super::Pgweir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PROTOCOL_3_0: i32 = 196_608;
+pub const CANCEL_REQUEST: i32 = 80_877_102;
 
 pub struct Wire {
     pub reader: BufReader<OwnedReadHalf>,
@@ -66,6 +67,22 @@ impl Wire {
     /// An administrator at the console.
     pub async fn console(pooler: &Pgweir) -> Self {
         Self::connect(pooler, "pgbouncer").await
+    }
+
+    /// Connects and logs in as this user.
+    pub async fn login_to(pooler: &Pgweir, user: &str, database: &str) -> Self {
+        Self::login(pooler.address(), &[("user", user), ("database", database)]).await
+    }
+
+    /// Asks for what this client waits for to be cancelled; returns when that has been done.
+    pub async fn cancel(&self, pooler: &Pgweir) {
+        let mut canceller = Self::dial(pooler.address()).await;
+        canceller.send(&request(CANCEL_REQUEST, &self.key)).await;
+        assert_eq!(
+            canceller.read().await,
+            None,
+            "nothing is said to a cancel request"
+        );
     }
 
     /// Connects and logs in with these startup parameters.
