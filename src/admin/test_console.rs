@@ -95,7 +95,7 @@ impl TestConsole {
             port: 1,
         };
         let pool = self.pool_at(database, user, Arc::new(login));
-        pool.wait(&Arc::default(), Waker::noop());
+        pool.wait(&Arc::default(), Waker::noop(), tokio::time::Instant::now());
         assert_eq!(pool.view().connecting, 1);
         SilentServer {
             _listener: listener,

@@ -33,7 +33,7 @@ use crate::{
     client::auth_query::AuthQueryCache,
     config::{Config, Database, Host, PoolSettings},
     net::{Address, BindError, Keepalive, ListenAddress, Resolver, TcpOptions},
-    pool::{Clients, Pool, PoolName, Pools, Shared},
+    pool::{Clients, Pool, PoolName, Pools, Shared, seats::Seats},
     protocol::startup::ProtocolVersion,
     server::{
         ServerLogin,
@@ -53,6 +53,8 @@ pub struct Pooler {
     pub pools: Arc<Pools>,
     /// Every client.
     pub clients: Arc<Clients>,
+    /// How many clients there are.
+    pub seats: Arc<Seats>,
     /// What sessions share.
     pub settings: Arc<SettingsInterner>,
     /// Every task.
@@ -135,6 +137,7 @@ impl Pooler {
             config,
             pools,
             clients,
+            seats: Arc::default(),
             settings,
             tasks,
             derivations: Arc::new(Derivations::new(REMEMBERED_KEYS, 2, fingerprint_key)),

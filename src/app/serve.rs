@@ -22,6 +22,7 @@ use crate::{
         ClientRecord, Pool, Signal,
         clients::{ClientKey, NewClient, Origin, SHORT_SECRET},
         describe,
+        seats::{Full, Most, Seat},
     },
     protocol::startup::ProtocolVersion,
     server::connection::unix_now,
@@ -81,6 +82,7 @@ pub struct Client {
     record: Arc<ClientRecord>,
     key: ClientKey,
     _counted: Counted,
+    _seat: Seat,
 }
 
 impl Drop for Client {
@@ -254,10 +256,13 @@ async fn begin_session(
 ) -> Option<Box<Client>> {
     let config = pooler.config();
     let pool = pooler.pool(database, &client.user, &client.credentials);
-    if let Err(failure) = admit(&pooler, &config, &pool) {
-        refuse(client, &failure).await;
-        return None;
-    }
+    let seat = match admit(&pooler, &config, &pool) {
+        Ok(seat) => seat,
+        Err(failure) => {
+            refuse(client, &failure).await;
+            return None;
+        }
+    };
     if let Some(replication) = client.replication {
         tunnel::serve(client, replication, &pool.login()).await;
         return None;
@@ -324,6 +329,7 @@ async fn begin_session(
         record,
         key,
         _counted: counted,
+        _seat: seat,
     }))
 }
 
@@ -339,40 +345,23 @@ fn add_host(settings: &mut Settings, origin: Origin) {
 }
 
 /// Whether one more client is let in, and there is room for it.
-fn admit(pooler: &Pooler, config: &Config, pool: &Arc<Pool>) -> Result<(), Failure> {
+fn admit(pooler: &Pooler, config: &Config, pool: &Arc<Pool>) -> Result<Seat, Failure> {
     if pooler.pools.is_disabled(&pool.name.database) {
         return Err(Failure::disabled(&pool.name.database));
-    }
-    let clients = pooler.clients.len();
-    if clients >= config.process.max_client_conn {
-        return Err(Failure::too_many(
-            "max_client_conn",
-            config.process.max_client_conn,
-        ));
-    }
-    let settings = pool.settings();
-    let count = |same: &dyn Fn(&ClientRecord) -> bool| {
-        pooler
-            .clients
-            .all()
-            .iter()
-            .filter(|client| same(client))
-            .count()
-    };
-    if let Some(most) = settings.max_db_client_connections
-        && count(&|client| client.pool.name.database == pool.name.database) >= most
-    {
-        return Err(Failure::too_many("max_db_client_connections", most));
-    }
-    if let Some(most) = settings.max_user_client_connections
-        && count(&|client| client.pool.name.user == pool.name.user) >= most
-    {
-        return Err(Failure::too_many("max_user_client_connections", most));
     }
     if *pooler.lifecycle.borrow() != Lifecycle::Serving {
         return Err(Failure::new(Cause::Shutdown));
     }
-    Ok(())
+    let settings = pool.settings();
+    let most = Most {
+        all: config.process.max_client_conn,
+        database: settings.max_db_client_connections,
+        user: settings.max_user_client_connections,
+    };
+    pooler
+        .seats
+        .take(pool, most)
+        .map_err(|Full { setting, most }| Failure::too_many(setting, most))
 }
 
 /// Sends a client away that has proved who it is.

@@ -53,6 +53,18 @@ pub struct Worker {
     pub clients: Arc<Clients>,
 }
 
+impl Worker {
+    /// Takes a server of the pool to this worker's reactor.
+    pub fn adopt(&self, server: Box<Server>, pool: &Arc<Pool>) -> io::Result<Box<Server>> {
+        if server.worker == self.id {
+            return Ok(server);
+        }
+        let record = Arc::clone(&server.record);
+        let moved = server.move_to(self.id);
+        moved.inspect_err(|_| pool.on_lost(&record))
+    }
+}
+
 /// How a client's session ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -394,8 +406,8 @@ impl Relay {
 
     fn enter_queue(&mut self, cx: &mut Context<'_>) {
         let ticket = self.ticket.get_or_insert_default();
-        self.record.pool.wait(ticket, cx.waker());
         let since = Instant::now();
+        self.record.pool.wait(ticket, cx.waker(), since);
         self.phase = Phase::Waiting { since };
         self.record.set_state(ClientState::Waiting);
         self.record
@@ -451,11 +463,13 @@ impl Relay {
     // ── The server's side ────────────────────────────────────────────────────────────────────
 
     fn attach(&mut self, server: Box<Server>, since: Instant, now: Instant) -> Result<(), Ended> {
-        let moved = server.move_to(self.worker.id);
-        let mut server = moved.map_err(|error| {
-            let failure = Failure::server_lost(&self.record, Some(&error));
-            Ended::failed(failure)
-        })?;
+        let mut server = self
+            .worker
+            .adopt(server, &self.record.pool)
+            .map_err(|error| {
+                let failure = Failure::server_lost(&self.record, Some(&error));
+                Ended::failed(failure)
+            })?;
         let stats = &self.record.pool.stats;
         stats.server_assignment_count.add(1);
         stats.wait_time.add_time(now.duration_since(since));

@@ -5,9 +5,12 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::{error::Failure, relay::Worker};
+use super::{
+    error::{Cause, Failure},
+    relay::Worker,
+};
 use crate::{
     pool::{Pool, Ticket},
     protocol::{backend::TransactionStatus, encode},
@@ -55,17 +58,22 @@ async fn checkout(pool: &Arc<Pool>, worker: &Worker) -> Result<Box<Server>, Fail
     let served = poll_fn(|cx| {
         if !place.is_queued {
             place.is_queued = true;
-            pool.wait(&place.ticket, cx.waker());
+            pool.wait(&place.ticket, cx.waker(), Instant::now());
         }
         Pool::poll_wait(&place.ticket, cx)
-    })
-    .await;
+    });
+    let served = match pool.settings().query_wait_timeout {
+        Some(limit) => timeout(limit, served)
+            .await
+            .map_err(|_| Failure::timeout(Cause::QueryWait, limit))?,
+        None => served.await,
+    };
     place.is_queued = false;
     served
         .map_err(|error| Failure::checkout(&error))
         .and_then(|server| {
-            server
-                .move_to(worker.id)
+            worker
+                .adopt(server, pool)
                 .map_err(|error| Failure::io(&error))
         })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError, Weak,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use super::Pool;
@@ -15,6 +15,8 @@ pub struct Limit {
     /// At most so many; 0 is no limit.
     most: AtomicUsize,
     used: AtomicUsize,
+    /// Whether somebody waits for a connection to be closed.
+    contended: AtomicBool,
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 
@@ -25,6 +27,7 @@ impl Limit {
             setting,
             most: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
+            contended: AtomicBool::new(false),
             pools: Mutex::new(Vec::new()),
         }
     }
@@ -45,6 +48,17 @@ impl Limit {
 
     fn pools(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Pool>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody of these pools waits for a connection to be closed.
+    #[inline]
+    pub(super) fn is_contended(&self) -> bool {
+        self.contended.load(Ordering::Relaxed)
+    }
+
+    /// Says whether somebody does.
+    pub(super) fn set_contended(&self, contended: bool) {
+        self.contended.store(contended, Ordering::Relaxed);
     }
 
     /// Counts one more connection, if there is room for it.

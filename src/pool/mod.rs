@@ -19,6 +19,7 @@
 pub mod clients;
 pub mod limit;
 pub mod pools;
+pub mod seats;
 pub mod wait;
 
 use std::{
@@ -124,7 +125,7 @@ struct Inner {
     login: Arc<ServerLogin>,
     gate: Gate,
     idle: VecDeque<Box<Server>>,
-    waiters: VecDeque<Arc<Ticket>>,
+    waiters: VecDeque<Waiter>,
     /// All connections, in the making or made.
     total: usize,
     connecting: usize,
@@ -137,8 +138,13 @@ struct Inner {
     generation: u64,
     /// Since when it has been seen without connections and waiters.
     unused_since: Option<Instant>,
-    /// When the oldest of the present waiters began to wait.
-    waiting_since: Option<Instant>,
+}
+
+/// A client in the queue.
+#[derive(Debug)]
+struct Waiter {
+    since: Instant,
+    ticket: Arc<Ticket>,
 }
 
 /// Whether servers are given out.
@@ -175,6 +181,10 @@ impl Drop for Held {
         }
     }
 }
+
+/// How much longer than their own clients those of another pool must have waited for a connection
+/// under a shared limit to be closed for them: each time costs a login.
+const TURN: Duration = Duration::from_millis(100);
 
 /// The first pause after a failed connect; doubled up to `server_login_retry`.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -233,7 +243,6 @@ impl Pool {
                 records: HashMap::new(),
                 generation: 0,
                 unused_since: None,
-                waiting_since: None,
             }),
         });
         pool.database_limit.add_pool(&pool);
@@ -338,8 +347,8 @@ impl Pool {
         inner.take_idle(self, Some(worker), now)
     }
 
-    /// Enters the queue. The outcome is asked for by [`Pool::poll_wait`].
-    pub fn wait(self: &Arc<Self>, ticket: &Arc<Ticket>, waker: &Waker) {
+    /// Enters the queue, now. The outcome is asked for by [`Pool::poll_wait`].
+    pub fn wait(self: &Arc<Self>, ticket: &Arc<Ticket>, waker: &Waker, now: Instant) {
         let mut inner = self.lock();
         ticket.wait(waker.clone());
         match inner.gate {
@@ -357,10 +366,10 @@ impl Pool {
             }
             Gate::Paused => {}
         }
-        inner.waiters.push_back(Arc::clone(ticket));
-        if inner.waiting_since.is_none() {
-            inner.waiting_since = Some(Instant::now());
-        }
+        inner.waiters.push_back(Waiter {
+            since: now,
+            ticket: Arc::clone(ticket),
+        });
         let woken = self.serve_waiters(&mut inner);
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
@@ -379,10 +388,7 @@ impl Pool {
         let mut inner = self.lock();
         inner
             .waiters
-            .retain(|waiting| !Arc::ptr_eq(waiting, ticket));
-        if inner.waiters.is_empty() {
-            inner.waiting_since = None;
-        }
+            .retain(|waiter| !Arc::ptr_eq(&waiter.ticket, ticket));
         let served = ticket.give_up();
         drop(inner);
         if let Some(server) = served {
@@ -410,10 +416,15 @@ impl Pool {
             });
             return;
         }
+        let rival = self.rival_waiting_since();
         let mut inner = self.lock();
         let surplus = inner.total > inner.settings.pool_size + inner.settings.reserve_pool_size;
         let stale = server.generation != inner.generation || inner.gate == Gate::Closed;
-        if surplus || stale || now > server.expires_at || !server.is_clean() {
+        let yields = rival.is_some_and(|rival| {
+            let own = inner.waiting_since();
+            own.is_none_or(|own| rival + TURN <= own)
+        });
+        if surplus || yields || stale || now > server.expires_at || !server.is_clean() {
             inner.forget(&server);
             drop(inner);
             self.on_closed();
@@ -450,6 +461,12 @@ impl Pool {
         self.on_closed();
     }
 
+    /// A server is gone, and nothing but its record is left.
+    pub fn on_lost(self: &Arc<Self>, record: &ServerRecord) {
+        self.lock().forget_record(record);
+        self.on_closed();
+    }
+
     /// Takes back a server in whatever state its client has left it: cleans it if that can be done.
     pub fn recover(
         self: &Arc<Self>,
@@ -477,8 +494,7 @@ impl Pool {
                 Err(error) => {
                     let reason = describe(&error);
                     tracing::info!(server = record.id, reason, "server not recovered, closed");
-                    pool.lock().forget_record(&record);
-                    pool.on_closed();
+                    pool.on_lost(&record);
                 }
             }
         });
@@ -487,14 +503,42 @@ impl Pool {
     /// A connection was closed: whoever waits for its place may go on.
     fn on_closed(self: &Arc<Self>) {
         self.give_back_limits();
-        self.kick();
-        for limit in [&self.database_limit, &self.user_limit] {
-            for sibling in limit.siblings() {
-                if !Arc::ptr_eq(&sibling, self) {
-                    sibling.kick();
+        let contended = self.contended_limits();
+        let mut pools: Vec<_> = contended.flat_map(|limit| limit.siblings()).collect();
+        if pools.is_empty() {
+            return self.kick();
+        }
+        pools.push(Arc::clone(self));
+        // The place goes to whoever has waited longest.
+        pools.sort_by_cached_key(|pool| {
+            let since = pool.lock().starved_since();
+            (since.is_none(), since)
+        });
+        pools.iter().for_each(Self::kick);
+    }
+
+    fn contended_limits(&self) -> impl Iterator<Item = &Arc<Limit>> {
+        let limits = [&self.database_limit, &self.user_limit];
+        limits.into_iter().filter(|limit| limit.is_contended())
+    }
+
+    /// Since when somebody of another pool has waited for a connection that a shared limit denies.
+    fn rival_waiting_since(self: &Arc<Self>) -> Option<Instant> {
+        let mut rival = None;
+        for limit in self.contended_limits() {
+            let mut is_contended = false;
+            for pool in limit.siblings() {
+                let Some(since) = pool.lock().starved_since() else {
+                    continue;
+                };
+                is_contended = true;
+                if !Arc::ptr_eq(&pool, self) {
+                    rival = Some(rival.map_or(since, |rival: Instant| rival.min(since)));
                 }
             }
+            limit.set_contended(is_contended);
         }
+        rival
     }
 
     /// Serves whoever can be served now.
@@ -528,7 +572,7 @@ impl Pool {
     fn connect_missing(self: &Arc<Self>, inner: &mut Inner) {
         let concurrency = inner.settings.server_connect_concurrency;
         while inner.wanted() > inner.connecting && inner.connecting < concurrency {
-            if inner.total >= inner.room() || inner.backs_off() || !self.take_limits() {
+            if inner.total >= inner.room() || inner.backs_off() || !self.take_limits(inner) {
                 return;
             }
             inner.total += 1;
@@ -574,8 +618,8 @@ impl Pool {
                 let failed = inner.on_connect_failed(&error);
                 drop(inner);
                 self.give_back_limits();
-                for ticket in failed {
-                    wake(ticket.fail(Arc::clone(&error)));
+                for waiter in failed {
+                    wake(waiter.ticket.fail(Arc::clone(&error)));
                 }
                 self.retry_later();
             }
@@ -594,29 +638,34 @@ impl Pool {
         });
     }
 
-    /// Counts a connection against the limits that pools share; makes room by closing an idle
-    /// connection of a sibling.
-    fn take_limits(self: &Arc<Self>) -> bool {
-        if !self.take_limit(&self.database_limit) {
+    /// Counts a connection against the limits that pools share; makes room for a client that waits by
+    /// closing an idle connection of a sibling.
+    fn take_limits(self: &Arc<Self>, inner: &Inner) -> bool {
+        let is_awaited = !inner.waiters.is_empty();
+        if !self.take_limit(&self.database_limit, is_awaited) {
             return false;
         }
-        if !self.take_limit(&self.user_limit) {
+        if !self.take_limit(&self.user_limit, is_awaited) {
             self.database_limit.give_back();
             return false;
         }
         true
     }
 
-    fn take_limit(self: &Arc<Self>, limit: &Limit) -> bool {
+    fn take_limit(self: &Arc<Self>, limit: &Limit, is_awaited: bool) -> bool {
         if limit.take() {
             return true;
         }
-        limit
-            .siblings()
-            .iter()
-            .filter(|sibling| !Arc::ptr_eq(sibling, self))
-            .any(|sibling| sibling.evict_idle())
-            && limit.take()
+        if !is_awaited {
+            return false;
+        }
+        let siblings = limit.siblings();
+        let mut others = siblings.iter().filter(|pool| !Arc::ptr_eq(pool, self));
+        let taken = others.any(|sibling| sibling.evict_idle()) && limit.take();
+        if !taken {
+            limit.set_contended(true);
+        }
+        taken
     }
 
     /// Closes the connection that has been idle longest, if nobody waits for it.
@@ -670,24 +719,23 @@ impl Pool {
     pub fn shut_down(self: &Arc<Self>) {
         let mut inner = self.lock();
         inner.gate = Gate::Closed;
-        inner.waiting_since = None;
         let waiters = std::mem::take(&mut inner.waiters);
         drop(inner);
         let error = Arc::new(CheckoutError::Shutdown);
-        for ticket in waiters {
-            wake(ticket.fail(Arc::clone(&error)));
+        for waiter in waiters {
+            wake(waiter.ticket.fail(Arc::clone(&error)));
         }
         self.close_idle(|_| true);
     }
 
     /// Closes idle connections that `unwanted` picks.
-    fn close_idle(self: &Arc<Self>, unwanted: impl Fn(&Server) -> bool) {
+    fn close_idle(self: &Arc<Self>, mut unwanted: impl FnMut(&mut Server) -> bool) {
         let mut inner = self.lock();
         let (closing, kept): (Vec<_>, VecDeque<_>) = {
             let mut closing = Vec::new();
             let mut kept = VecDeque::new();
-            for server in inner.idle.drain(..) {
-                if unwanted(&server) {
+            for mut server in inner.idle.drain(..) {
+                if unwanted(&mut server) {
                     closing.push(server)
                 } else {
                     kept.push_back(server)
@@ -711,18 +759,15 @@ impl Pool {
         let settings = self.settings();
         let minimum = settings.min_pool_size;
         let total = self.lock().total;
-        let surplus = std::cell::Cell::new(total.saturating_sub(minimum));
+        let mut surplus = total.saturating_sub(minimum);
         self.close_idle(|server| {
             let idle_too_long = settings
                 .server_idle_timeout
                 .is_some_and(|limit| now.duration_since(server.idle_since) >= limit);
-            if now >= server.expires_at {
-                return true;
-            }
-            let close = idle_too_long && surplus.get() > 0;
-            if close {
-                surplus.set(surplus.get() - 1);
-            }
+            // Whatever an idle server has to say, it is of no use any more.
+            let is_useless = now >= server.expires_at || server.has_pending_input();
+            let close = is_useless || (idle_too_long && surplus > 0);
+            surplus -= usize::from(close && surplus > 0);
             close
         });
         let mut inner = self.lock();
@@ -759,7 +804,7 @@ impl Pool {
             total: inner.total,
             waiting: inner.waiters.len(),
             max_wait: inner
-                .waiting_since
+                .waiting_since()
                 .map(|since| since.elapsed())
                 .unwrap_or_default(),
             paused: inner.gate == Gate::Paused,
@@ -778,8 +823,7 @@ impl Pool {
                 Err(error) => {
                     let reason = describe(&error);
                     tracing::info!(server = record.id, reason, "idle server failed its check");
-                    pool.lock().forget_record(&record);
-                    pool.on_closed();
+                    pool.on_lost(&record);
                 }
             }
         });
@@ -824,16 +868,25 @@ impl Inner {
 
     /// Gives a server to the oldest waiter; answers whom to wake, or the server if nobody waits.
     fn hand_over(&mut self, mut server: Box<Server>) -> Result<Waker, Box<Server>> {
-        while let Some(ticket) = self.waiters.pop_front() {
-            if self.waiters.is_empty() {
-                self.waiting_since = None;
-            }
-            match ticket.serve(server) {
+        while let Some(waiter) = self.waiters.pop_front() {
+            match waiter.ticket.serve(server) {
                 Ok(waker) => return Ok(waker),
                 Err(unwanted) => server = unwanted,
             }
         }
         Err(server)
+    }
+
+    /// Since when the oldest of the present waiters has waited.
+    fn waiting_since(&self) -> Option<Instant> {
+        self.waiters.front().map(|waiter| waiter.since)
+    }
+
+    /// The same, if a further connection would help and could be made.
+    fn starved_since(&self) -> Option<Instant> {
+        let since = self.waiting_since()?;
+        let is_helpless = self.gate != Gate::Open || self.total >= self.room() || self.backs_off();
+        (!is_helpless).then_some(since)
     }
 
     fn forget(&mut self, server: &Server) {
@@ -875,7 +928,7 @@ impl Inner {
 
     /// How many connections there may be now.
     fn room(&self) -> usize {
-        let reserve = match (self.waiting_since, self.settings.reserve_pool_timeout) {
+        let reserve = match (self.waiting_since(), self.settings.reserve_pool_timeout) {
             (Some(since), Some(delay)) if since.elapsed() >= delay => {
                 self.settings.reserve_pool_size
             }
@@ -897,7 +950,7 @@ impl Inner {
     }
 
     /// Lengthens the back-off; answers the waiters that there is no hope for.
-    fn on_connect_failed(&mut self, error: &Arc<CheckoutError>) -> Vec<Arc<Ticket>> {
+    fn on_connect_failed(&mut self, error: &Arc<CheckoutError>) -> VecDeque<Waiter> {
         let longest = self.settings.server_login_retry;
         let delay = match &self.back_off {
             Some(before) => (before.delay * 2).min(longest),
@@ -910,10 +963,9 @@ impl Inner {
             error: Arc::clone(error),
         });
         if self.total > self.connecting {
-            return Vec::new();
+            return VecDeque::new();
         }
-        self.waiting_since = None;
-        std::mem::take(&mut self.waiters).into()
+        std::mem::take(&mut self.waiters)
     }
 }
 
