@@ -65,6 +65,18 @@ impl KeptBatch {
         }
     }
 
+    /// Whether the client asks in it what rows look like.
+    fn asks_for_description(&self) -> bool {
+        let mut rest = &self.messages[..];
+        while let Ok(Some(frame)) = frame::frontend(rest, u32::MAX) {
+            if frame.tag == FrontendTag::Describe {
+                return true;
+            }
+            rest = rest.get(frame.size..).unwrap_or_default();
+        }
+        false
+    }
+
     /// Where the last `unanswered` requests begin, if what stands before them can be left as it was
     /// answered: statements that were prepared or closed.
     fn beginning_of(&self, unanswered: usize) -> Option<usize> {
@@ -142,9 +154,17 @@ impl Session {
         if !is_last || !voided.first().is_some_and(|first| is_stale(first, error)) {
             return false;
         }
+        // Other columns than the client was told of: unless it asks now, it would misread the rows.
+        let has_changed = error.sqlstate == Some(SqlState::FEATURE_NOT_SUPPORTED);
+        if has_changed && !server.kept.asks_for_description() {
+            return false;
+        }
         server.kept.again_from = server.kept.beginning_of(unanswered);
         if server.kept.again_from.is_some() && server.kept.state == State::Ended {
             server.pipeline.keep_from_client();
+        }
+        if let Some(Subject::Statement(id)) = voided.first().map(|refused| refused.subject) {
+            server.statements.doubt(id);
         }
         server.kept.again_from.is_some()
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{
     Session,
-    pipeline::{Disposition, Expected, Subject},
+    pipeline::{Disposition, Expected, Request, Subject},
     sequences::Sequences,
     server_state::{ServerState, Unnamed, UnnamedId},
     statements::{ClientStatements, Presence, Statement},
@@ -120,6 +120,11 @@ impl Session {
     ) {
         let first = voided.len().saturating_sub(1);
         let refused = voided.first();
+        if let Some(Subject::Statement(id)) = refused.map(|it| it.subject)
+            && Cause::Refused(sqlstate) == OUTDATED
+        {
+            self.interners.statements.retire(id);
+        }
         if let Some(Subject::Unnamed(serial)) = refused
             .filter(|it| it.disposition == Disposition::Forward)
             .map(|it| it.subject)
@@ -176,8 +181,8 @@ impl ServerState {
     /// Takes back the server's part.
     pub(super) fn take_back(&mut self, expected: &Expected, cause: Cause) {
         match expected.subject {
-            // `cached plan must not change result type`: a table has changed under it.
-            Subject::Statement(id) if cause == OUTDATED => self.statements.renew(id),
+            // Parsed anew, it would answer with columns that its clients do not know of.
+            Subject::Statement(_) if cause == OUTDATED && expected.request != Request::Query => {}
             Subject::Statement(id) if cause.casts_doubt() => self.statements.doubt(id),
             Subject::Unnamed(serial)
                 if cause != Cause::Ignored

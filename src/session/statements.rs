@@ -36,8 +36,6 @@ pub struct Statement {
     pub facts: sql::Facts,
     /// The statement that its text executes by name (`EXECUTE`).
     pub needs: Option<Arc<Self>>,
-    /// Counts how often its meaning has changed under it (`cached plan must not change result type`).
-    generation: AtomicU64,
     /// Whether a server has ever accepted it.
     accepted: AtomicBool,
 }
@@ -85,15 +83,6 @@ impl Source {
 }
 
 impl Statement {
-    /// What a server made of the text is out of date: every server has to parse it again.
-    pub(super) fn renew(&self) {
-        self.generation.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
-    }
-
     /// A server has answered its Parse with ParseComplete.
     pub(super) fn accept(&self) {
         self.accepted.store(true, Ordering::Relaxed);
@@ -269,11 +258,19 @@ impl StatementInterner {
             source: source.clone(),
             facts,
             needs,
-            generation: AtomicU64::new(0),
             accepted: AtomicBool::new(false),
         });
         statements.insert(Key(source), Arc::clone(&statement));
         statement
+    }
+
+    /// The text of this statement has come to mean something else: who prepares it from now on gets
+    /// another one. Who has prepared it before still has the old one, and is told so by PostgreSQL.
+    pub(super) fn retire(&self, id: StatementId) {
+        self.statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, statement| statement.id != id);
     }
 
     /// How many statements are held.
@@ -380,8 +377,6 @@ pub struct ServerStatements {
 struct Held {
     statement: Arc<Statement>,
     used: u64,
-    /// Of the statement, when the server parsed it.
-    generation: u64,
     is_doubtful: bool,
 }
 
@@ -402,7 +397,7 @@ impl ServerStatements {
         match self.held.get_mut(&id) {
             Some(held) => {
                 held.used = self.clock;
-                if held.is_doubtful || held.generation != held.statement.generation() {
+                if held.is_doubtful {
                     Presence::Doubtful
                 } else {
                     Presence::Present
@@ -429,7 +424,6 @@ impl ServerStatements {
             Held {
                 statement: Arc::clone(statement),
                 used: self.clock,
-                generation: statement.generation(),
                 is_doubtful: false,
             },
         );
@@ -441,7 +435,6 @@ impl ServerStatements {
         self.held.entry(statement.id).or_insert_with(|| Held {
             statement: Arc::clone(statement),
             used: 0,
-            generation: statement.generation(),
             is_doubtful: true,
         });
     }
@@ -450,13 +443,6 @@ impl ServerStatements {
     pub fn doubt(&mut self, id: StatementId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.is_doubtful = true;
-        }
-    }
-
-    /// What this one means has changed: here, and on every other server.
-    pub fn renew(&mut self, id: StatementId) {
-        if let Some(held) = self.held.get_mut(&id) {
-            held.statement.renew();
         }
     }
 
