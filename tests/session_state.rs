@@ -1,8 +1,6 @@
 //! Session state in transaction mode, on real PostgreSQL: what a client sets goes with it from server to
 //! server and never to another client; what cannot go with it keeps the server, for as long as it is there.
 
-#![expect(clippy::panic, reason = "a test stops at what it did not expect")]
-
 mod support;
 
 use support::{
@@ -406,6 +404,74 @@ fn reseat(seats: Seats) -> Seats {
     seats.again()
 }
 
+/// What cannot move, why by the console, and what ends it.
+const PINS: [(&str, &str, &str); 20] = [
+    ("LISTEN it", "listen", "UNLISTEN it"),
+    ("LISTEN it", "listen", "UNLISTEN *"),
+    (
+        "SELECT pg_advisory_lock(1)",
+        "advisory_lock",
+        "SELECT pg_advisory_unlock(1)",
+    ),
+    (
+        "SELECT pg_try_advisory_lock_shared(1, 2)",
+        "advisory_lock",
+        "SELECT pg_advisory_unlock_all()",
+    ),
+    ("SELECT locks(3)", "advisory_lock", "SELECT unlocks(3)"),
+    (
+        "CREATE TEMP TABLE t (a int)",
+        "temporary_object",
+        "DROP TABLE t",
+    ),
+    (
+        "CREATE TABLE pg_temp.t (a int)",
+        "temporary_object",
+        "DROP TABLE t",
+    ),
+    (
+        "SELECT 1 AS a INTO TEMPORARY t",
+        "temporary_object",
+        "DISCARD TEMP",
+    ),
+    (
+        "CREATE TEMP VIEW v AS SELECT 1",
+        "temporary_object",
+        "DROP VIEW v",
+    ),
+    (
+        "CREATE TEMP SEQUENCE s",
+        "temporary_object",
+        "DROP SEQUENCE s",
+    ),
+    (
+        "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "temporary_object",
+        "DROP FUNCTION pg_temp.f()",
+    ),
+    (
+        "CREATE TYPE pg_temp.e AS ENUM ('a')",
+        "temporary_object",
+        "DROP TYPE pg_temp.e",
+    ),
+    ("CALL makes_temp()", "temporary_object", "DROP TABLE made"),
+    (
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "hold_cursor",
+        "CLOSE c",
+    ),
+    (
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "hold_cursor",
+        "CLOSE ALL",
+    ),
+    ("LOAD 'plpgsql'", "opaque", "DISCARD ALL"),
+    ("SELECT setseed(0.5)", "opaque", "DISCARD ALL"),
+    ("SET seed TO 0.5", "opaque", "DISCARD ALL"),
+    ("LISTEN it", "listen", "DISCARD ALL"),
+    ("SELECT pg_advisory_lock(1)", "advisory_lock", "DISCARD ALL"),
+];
+
 #[test]
 fn state_that_cannot_move_keeps_the_server_until_it_is_gone() {
     let mut seats = Seats::new();
@@ -418,72 +484,7 @@ fn state_that_cannot_move_keeps_the_server_until_it_is_gone() {
          CREATE PROCEDURE makes_temp() LANGUAGE plpgsql
              AS $$ BEGIN CREATE TEMP TABLE made (a int); END $$;",
     );
-    for (makes, reason, ends) in [
-        ("LISTEN it", "listen", "UNLISTEN it"),
-        ("LISTEN it", "listen", "UNLISTEN *"),
-        (
-            "SELECT pg_advisory_lock(1)",
-            "advisory_lock",
-            "SELECT pg_advisory_unlock(1)",
-        ),
-        (
-            "SELECT pg_try_advisory_lock_shared(1, 2)",
-            "advisory_lock",
-            "SELECT pg_advisory_unlock_all()",
-        ),
-        ("SELECT locks(3)", "advisory_lock", "SELECT unlocks(3)"),
-        (
-            "CREATE TEMP TABLE t (a int)",
-            "temporary_object",
-            "DROP TABLE t",
-        ),
-        (
-            "CREATE TABLE pg_temp.t (a int)",
-            "temporary_object",
-            "DROP TABLE t",
-        ),
-        (
-            "SELECT 1 AS a INTO TEMPORARY t",
-            "temporary_object",
-            "DISCARD TEMP",
-        ),
-        (
-            "CREATE TEMP VIEW v AS SELECT 1",
-            "temporary_object",
-            "DROP VIEW v",
-        ),
-        (
-            "CREATE TEMP SEQUENCE s",
-            "temporary_object",
-            "DROP SEQUENCE s",
-        ),
-        (
-            "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-            "temporary_object",
-            "DROP FUNCTION pg_temp.f()",
-        ),
-        (
-            "CREATE TYPE pg_temp.e AS ENUM ('a')",
-            "temporary_object",
-            "DROP TYPE pg_temp.e",
-        ),
-        ("CALL makes_temp()", "temporary_object", "DROP TABLE made"),
-        (
-            "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
-            "hold_cursor",
-            "CLOSE c",
-        ),
-        (
-            "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
-            "hold_cursor",
-            "CLOSE ALL",
-        ),
-        ("LOAD 'plpgsql'", "opaque", "DISCARD ALL"),
-        ("SELECT setseed(0.5)", "opaque", "DISCARD ALL"),
-        ("SET seed TO 0.5", "opaque", "DISCARD ALL"),
-        ("LISTEN it", "listen", "DISCARD ALL"),
-        ("SELECT pg_advisory_lock(1)", "advisory_lock", "DISCARD ALL"),
-    ] {
+    for (makes, reason, ends) in PINS {
         for way in [Way::Simple, Way::Unnamed, Way::Named, Way::InTransaction] {
             if ends == "DISCARD ALL" && way == Way::InTransaction {
                 continue;
@@ -582,27 +583,31 @@ fn two_clients_exclude_each_other_by_advisory_locks() {
         .expect("a lock of a client that has gone is released");
 }
 
+const LAST: &str = "SELECT lastval()";
+
+/// A way to ask for a sequence value: all answers.
+type Ask = fn(&mut Raw) -> Vec<String>;
+
 #[test]
 fn sequence_values_of_another_client_are_never_seen() {
     let mut seats = Seats::new();
     seats.direct("CREATE SEQUENCE s; CREATE TABLE t (id serial, a int)");
-    let last = "SELECT lastval()";
-    let asks: [&dyn Fn(&mut Raw) -> Vec<String>; 7] = [
-        &|c| c.query(last),
-        &|c| c.query("SELECT currval('s')"),
-        &|c| {
+    let asks: [Ask; 7] = [
+        |c| c.query(LAST),
+        |c| c.query("SELECT currval('s')"),
+        |c| {
             c.run("BEGIN");
-            let answers = c.query(last);
+            let answers = c.query(LAST);
             c.run("ROLLBACK");
             answers
         },
-        &|c| c.query(&format!("BEGIN; {last}; COMMIT")),
-        &|c| c.ask(&[parse("", last), bind("", &[]), execute(), sync()]),
-        &|c| {
-            c.ask(&[parse("p", last), sync()]);
+        |c| c.query(&format!("BEGIN; {LAST}; COMMIT")),
+        |c| c.ask(&[parse("", LAST), bind("", &[]), execute(), sync()]),
+        |c| {
+            c.ask(&[parse("p", LAST), sync()]);
             c.ask(&[bind("p", &[]), execute(), sync()])
         },
-        &|c| {
+        |c| {
             c.run("PREPARE q AS SELECT currval('s')");
             c.query("EXECUTE q")
         },
@@ -622,7 +627,7 @@ fn sequence_values_of_another_client_are_never_seen() {
         one.run("BEGIN");
         let own = one.value("SELECT nextval('s')");
         assert_eq!(one.value("SELECT currval('s')"), own);
-        assert_eq!(one.value(last), own);
+        assert_eq!(one.value(LAST), own);
         one.run("COMMIT");
         seats.switch();
     }
