@@ -20,3 +20,4 @@ mod hostile_server;
 mod large;
 mod limits;
 mod neighbour;
+mod startup;
