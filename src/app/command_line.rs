@@ -87,13 +87,16 @@ fn serve(arguments: &Serve) -> anyhow::Result<()> {
 
 /// Logs to standard error from now on.
 pub fn start_logging(level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level).with_context(|| format!("log_level \"{level}\""))?;
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(log_filter(level)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     Ok(())
+}
+
+fn log_filter(level: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(level).with_context(|| format!("log_level \"{level}\""))
 }
 
 #[expect(
@@ -103,6 +106,7 @@ pub fn start_logging(level: &str) -> anyhow::Result<()> {
 )]
 fn check(path: &std::path::Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
+    log_filter(&config.process.log_level)?;
     Security::load(&config).map_err(|error| sentence(&error))?;
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
