@@ -479,49 +479,55 @@ fn the_unnamed_statement_is_its_clients_alone() {
     }
 }
 
+/// A text, one setting and what it means under that, another setting and what it means then.
+const MEANINGS: [(&str, &str, &str, &str, &str); 5] = [
+    (
+        "SELECT * FROM t",
+        "SET search_path = one",
+        "one",
+        "SET search_path = two",
+        "two",
+    ),
+    // Constants are read when the statement is prepared.
+    (
+        "SELECT to_char('01/02/2020'::date, 'Mon')",
+        "SET DateStyle = 'SQL, DMY'",
+        "Feb",
+        "SET DateStyle = 'SQL, MDY'",
+        "Jan",
+    ),
+    (
+        "SELECT extract(epoch FROM '2020-01-01 00:00'::timestamptz)::int8 % 86400",
+        "SET TIME ZONE 'UTC'",
+        "0",
+        "SET TIME ZONE '-01'",
+        "3600",
+    ),
+    (
+        r"SELECT length('a\\b')",
+        "SET standard_conforming_strings = on",
+        "4",
+        "SET standard_conforming_strings = off",
+        "3",
+    ),
+    (
+        "SELECT NULL = NULL IS NULL",
+        "SET transform_null_equals = off",
+        "t",
+        "SET transform_null_equals = on",
+        "f",
+    ),
+];
+
 #[test]
 fn what_a_text_means_is_decided_by_its_own_clients_settings() {
     let mut seats = Seats::new();
-    seats.direct("CREATE TABLE t AS SELECT 'zero' AS a; CREATE SCHEMA one; CREATE SCHEMA two; CREATE TABLE one.t AS SELECT 'one' AS a; CREATE TABLE two.t AS SELECT 'two' AS a");
-    let texts = [
-        (
-            "SELECT * FROM t",
-            "SET search_path = one",
-            "one",
-            "SET search_path = two",
-            "two",
-        ),
-        // Constants are read when the statement is prepared.
-        (
-            "SELECT to_char('01/02/2020'::date, 'Mon')",
-            "SET DateStyle = 'SQL, DMY'",
-            "Feb",
-            "SET DateStyle = 'SQL, MDY'",
-            "Jan",
-        ),
-        (
-            "SELECT extract(epoch FROM '2020-01-01 00:00'::timestamptz)::int8 % 86400",
-            "SET TIME ZONE 'UTC'",
-            "0",
-            "SET TIME ZONE '-01'",
-            "3600",
-        ),
-        (
-            r"SELECT length('a\\b')",
-            "SET standard_conforming_strings = on",
-            "4",
-            "SET standard_conforming_strings = off",
-            "3",
-        ),
-        (
-            "SELECT NULL = NULL IS NULL",
-            "SET transform_null_equals = off",
-            "t",
-            "SET transform_null_equals = on",
-            "f",
-        ),
-    ];
-    for (text, sets_one, one_value, sets_two, two_value) in texts {
+    seats.direct(
+        "CREATE TABLE t AS SELECT 'zero' AS a;
+         CREATE SCHEMA one; CREATE TABLE one.t AS SELECT 'one' AS a;
+         CREATE SCHEMA two; CREATE TABLE two.t AS SELECT 'two' AS a",
+    );
+    for (text, sets_one, one_value, sets_two, two_value) in MEANINGS {
         for in_transaction in [false, true] {
             let mut one = seats.client();
             let mut two = seats.client();

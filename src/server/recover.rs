@@ -58,6 +58,9 @@ pub enum RecoverError {
     Cancel(#[from] CancelError),
 }
 
+/// How long a server that was cancelled may go on before it is cancelled again.
+const CANCEL_AGAIN: Duration = Duration::from_millis(100);
+
 /// Cleans a server; answers it only when it is proved clean.
 ///
 /// # Cancel safety
@@ -83,10 +86,16 @@ async fn end_requests(server: &mut Server, unfinished: Unfinished) -> Result<(),
         let mut out = Vec::new();
         server.state.interrupt(&mut out);
         exchange(server, &out, true).await?;
-        if server.state.cleanup() == Cleanup::Drain && unfinished == Unfinished::Cancel {
+        while server.state.cleanup() == Cleanup::Drain && unfinished == Unfinished::Cancel {
             let under_way = server.fence.raise();
             server.cancel.cancel().await?;
             drop(under_way);
+            server.fence.lowered().await;
+            // A request ends one query, and a pipeline may hold several.
+            let drained = exchange(server, &[], false);
+            if let Ok(outcome) = tokio::time::timeout(CANCEL_AGAIN, drained).await {
+                outcome?;
+            }
         }
     }
     server.fence.lowered().await;
