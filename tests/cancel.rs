@@ -1,6 +1,8 @@
 //! Cancelling, and clients that go away: whoever is meant is cancelled, nobody else ever, and what a client
 //! leaves behind is ended on the server.
 
+#![expect(clippy::panic, reason = "the helpers of tests fail by it")]
+
 mod support;
 
 use std::thread;

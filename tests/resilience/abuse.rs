@@ -348,6 +348,7 @@ async fn what_is_no_message_ends_the_session_that_sent_it() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn what_only_the_server_can_refuse_it_refuses_and_the_session_goes_on() {
     let pooler = pooler();
     let neighbour = Neighbour::of(&pooler);

@@ -71,9 +71,4 @@ impl Watch {
         };
         soon(&format!("{count} servers"), reached).await;
     }
-
-    /// Runs a command.
-    pub(crate) async fn command(&mut self, command: &str) -> Vec<String> {
-        self.console.ask(command).await
-    }
 }

@@ -8,6 +8,10 @@ use crate::{
     },
 };
 
+#[expect(
+    clippy::cognitive_complexity,
+    reason = "the macros of assertions count as branches"
+)]
 async fn in_order_of_arrival(workers: &str, database: &str) {
     const CLIENTS: usize = 40;
     let primary = support::postgres().primary();
