@@ -16,11 +16,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("net", &["protocol", "config"]),
     (
         "server",
-        &["net", "session", "auth", "protocol", "config", "stats"],
+        &[
+            "net", "session", "auth", "sql", "protocol", "config", "stats",
+        ],
     ),
     (
         "pool",
-        &["server", "route", "session", "protocol", "config", "stats"],
+        &[
+            "server", "route", "session", "sql", "protocol", "config", "stats",
+        ],
     ),
     (
         "client",
@@ -32,7 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "pool", "server", "route", "net", "protocol", "config", "stats",
+            "pool", "server", "route", "sql", "net", "protocol", "config", "stats",
         ],
     ),
 ];

@@ -21,6 +21,7 @@ pub mod limit;
 pub mod pools;
 pub mod seats;
 pub mod wait;
+pub mod watch;
 
 use std::{
     collections::VecDeque,
@@ -41,6 +42,7 @@ pub use self::{
     limit::Limit,
     pools::Pools,
     wait::Ticket,
+    watch::Watch,
 };
 use crate::{
     config::{PoolMode, PoolSettings},

@@ -65,119 +65,94 @@ pub enum Class {
     Unknown,
 }
 
-/// Why a string got its class.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Reason {
-    /// Every statement is a proved read.
-    ProvedRead,
-    /// There is no statement.
-    NoStatement,
-    /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY … FROM.
-    DataModifying,
-    /// `WITH x AS (INSERT …)`.
-    DataModifyingCte,
-    /// `SELECT … INTO table`.
-    SelectInto,
-    /// FOR UPDATE, FOR NO KEY UPDATE, FOR SHARE, FOR KEY SHARE.
-    LockingClause,
-    /// CREATE, ALTER, DROP, GRANT and the like.
-    DataDefinition,
-    /// VACUUM, ANALYZE, CHECKPOINT and the like; LOCK; NOTIFY; REFRESH.
-    ServerCommand,
-    /// COPY to or from a file or program of the server.
-    ServerFile,
-    /// CALL and DO: the text of the statement does not show what is done.
-    Procedure,
-    /// A built-in function that writes, or acts on the server.
-    VolatileFunction,
-    /// nextval, setval, currval, lastval.
-    SequenceFunction,
-    /// Any `pg_advisory_*` function: a lock on a replica excludes nobody.
-    AdvisoryLock,
-    /// `lo_*` functions.
-    LargeObject,
-    /// A function that assigns or inspects transaction ids, or exports a snapshot.
-    TransactionId,
-    /// A function or relation that answers for this very server or session (pg_is_in_recovery, pg_stat_activity).
-    ServerLocal,
-    /// A function that runs SQL given to it as a string (query_to_xml).
-    SqlInString,
-    /// set_config, setseed.
-    SessionFunction,
-    /// A function that nothing is known about.
-    UnknownFunction,
-    /// A function that the catalogue knows to be volatile.
-    CatalogueFunction,
-    /// A relation, type or operator that the catalogue knows a standby cannot serve or a read may write through.
-    CatalogueObject,
-    /// A name is written with escapes (`U&"…"`), so what it names is not seen.
-    EscapedName,
-    /// A temporary relation, by `pg_temp`.
-    TemporaryRelation,
-    /// Transaction control.
-    TransactionControl,
-    /// SET, RESET.
-    Setting,
-    /// A prepared statement is executed.
-    PreparedStatement,
-    /// The server connection is concerned.
-    SessionStatement,
-    /// Several statements that do not share a class.
-    MixedStatements,
-    /// A string, comment or quoted name does not end.
-    Unterminated,
-    /// No version of PostgreSQL accepts this text.
-    Malformed,
-    /// The first word begins no known statement.
-    UnknownStatement,
-    /// Longer than [`super::Env::max_len`].
-    TooLong,
-    /// `standard_conforming_strings` is off and a plain string holds a backslash.
-    BackslashInString,
-    /// The client encoding has bytes that look like ASCII inside characters, and the text is not pure ASCII.
-    UnsafeEncoding,
+/// Defines [`Reason`] with one stable name per variant.
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $name:ident = $code:literal,)+) => {
+        /// Why a string got its class.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Reason { $($(#[$doc])+ $name,)+ }
+
+        impl Reason {
+            /// All of them, in the order of their discriminants.
+            pub const ALL: [Self; [$(Self::$name),+].len()] = [$(Self::$name),+];
+
+            /// A stable name for metrics and the console.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)+ }
+            }
+        }
+    };
 }
 
-impl Reason {
-    /// A stable name for metrics and the console.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::ProvedRead => "proved_read",
-            Self::NoStatement => "no_statement",
-            Self::DataModifying => "data_modifying",
-            Self::DataModifyingCte => "data_modifying_cte",
-            Self::SelectInto => "select_into",
-            Self::LockingClause => "locking_clause",
-            Self::DataDefinition => "data_definition",
-            Self::ServerCommand => "server_command",
-            Self::ServerFile => "server_file",
-            Self::Procedure => "procedure",
-            Self::VolatileFunction => "volatile_function",
-            Self::SequenceFunction => "sequence_function",
-            Self::AdvisoryLock => "advisory_lock",
-            Self::LargeObject => "large_object",
-            Self::TransactionId => "transaction_id",
-            Self::ServerLocal => "server_local",
-            Self::SqlInString => "sql_in_string",
-            Self::SessionFunction => "session_function",
-            Self::UnknownFunction => "unknown_function",
-            Self::CatalogueFunction => "catalogue_function",
-            Self::CatalogueObject => "catalogue_object",
-            Self::EscapedName => "escaped_name",
-            Self::TemporaryRelation => "temporary_relation",
-            Self::TransactionControl => "transaction_control",
-            Self::Setting => "setting",
-            Self::PreparedStatement => "prepared_statement",
-            Self::SessionStatement => "session_statement",
-            Self::MixedStatements => "mixed_statements",
-            Self::Unterminated => "unterminated",
-            Self::Malformed => "malformed",
-            Self::UnknownStatement => "unknown_statement",
-            Self::TooLong => "too_long",
-            Self::BackslashInString => "backslash_in_string",
-            Self::UnsafeEncoding => "unsafe_encoding",
-        }
-    }
+reasons! {
+    /// Every statement is a proved read.
+    ProvedRead = "proved_read",
+    /// There is no statement.
+    NoStatement = "no_statement",
+    /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY … FROM.
+    DataModifying = "data_modifying",
+    /// `WITH x AS (INSERT …)`.
+    DataModifyingCte = "data_modifying_cte",
+    /// `SELECT … INTO table`.
+    SelectInto = "select_into",
+    /// FOR UPDATE, FOR NO KEY UPDATE, FOR SHARE, FOR KEY SHARE.
+    LockingClause = "locking_clause",
+    /// CREATE, ALTER, DROP, GRANT and the like.
+    DataDefinition = "data_definition",
+    /// VACUUM, ANALYZE, CHECKPOINT and the like; LOCK; NOTIFY; REFRESH.
+    ServerCommand = "server_command",
+    /// COPY to or from a file or program of the server.
+    ServerFile = "server_file",
+    /// CALL and DO: the text of the statement does not show what is done.
+    Procedure = "procedure",
+    /// A built-in function that writes, or acts on the server.
+    VolatileFunction = "volatile_function",
+    /// nextval, setval, currval, lastval.
+    SequenceFunction = "sequence_function",
+    /// Any `pg_advisory_*` function: a lock on a replica excludes nobody.
+    AdvisoryLock = "advisory_lock",
+    /// `lo_*` functions.
+    LargeObject = "large_object",
+    /// A function that assigns or inspects transaction ids, or exports a snapshot.
+    TransactionId = "transaction_id",
+    /// A function or relation that answers for this very server or session (pg_is_in_recovery, pg_stat_activity).
+    ServerLocal = "server_local",
+    /// A function that runs SQL given to it as a string (query_to_xml).
+    SqlInString = "sql_in_string",
+    /// set_config, setseed.
+    SessionFunction = "session_function",
+    /// A function that nothing is known about.
+    UnknownFunction = "unknown_function",
+    /// A function that the catalogue knows to be volatile.
+    CatalogueFunction = "catalogue_function",
+    /// A relation, type or operator that the catalogue knows a standby cannot serve or a read may write through.
+    CatalogueObject = "catalogue_object",
+    /// A name is written with escapes (`U&"…"`), so what it names is not seen.
+    EscapedName = "escaped_name",
+    /// A temporary relation, by `pg_temp`.
+    TemporaryRelation = "temporary_relation",
+    /// Transaction control.
+    TransactionControl = "transaction_control",
+    /// SET, RESET.
+    Setting = "setting",
+    /// A prepared statement is executed.
+    PreparedStatement = "prepared_statement",
+    /// The server connection is concerned.
+    SessionStatement = "session_statement",
+    /// Several statements that do not share a class.
+    MixedStatements = "mixed_statements",
+    /// A string, comment or quoted name does not end.
+    Unterminated = "unterminated",
+    /// No version of PostgreSQL accepts this text.
+    Malformed = "malformed",
+    /// The first word begins no known statement.
+    UnknownStatement = "unknown_statement",
+    /// Longer than [`super::Env::max_len`].
+    TooLong = "too_long",
+    /// `standard_conforming_strings` is off and a plain string holds a backslash.
+    BackslashInString = "backslash_in_string",
+    /// The client encoding has bytes that look like ASCII inside characters, and the text is not pure ASCII.
+    UnsafeEncoding = "unsafe_encoding",
 }
 
 /// Isolation levels as they are written.

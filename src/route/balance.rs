@@ -1,0 +1,223 @@
+//! Which of several hosts that would all do.
+//!
+//! Pure: chance comes in as a number. A host that starts slowly, or has a smaller weight, is passed over
+//! in proportion where the rule itself does not look at weights.
+
+use super::{Host, HostId, topology::FULL_SHARE};
+use crate::config::LoadBalance;
+
+/// What the choice depends on besides the hosts.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance {
+    /// A number that differs from decision to decision; for `round_robin` one that counts them.
+    pub turn: u64,
+    /// A random number.
+    pub dice: u64,
+    /// A number that is the same for the same client address.
+    pub client: u64,
+}
+
+/// Picks one of `eligible`, which are indices into `hosts`; `None` if there is none.
+pub fn pick(
+    rule: LoadBalance,
+    hosts: &[Host],
+    eligible: &[HostId],
+    chance: Chance,
+) -> Option<HostId> {
+    let (&first, rest) = eligible.split_first()?;
+    if rest.is_empty() {
+        return Some(first);
+    }
+    // Those that start slowly take part by chance only; if that leaves none, all do.
+    let mut started = [0; super::MAX_HOSTS];
+    let mut count = 0;
+    for &id in eligible.iter().take(super::MAX_HOSTS) {
+        let threshold = u64::from(hosts[id].share());
+        if mix(chance.dice, id) % u64::from(FULL_SHARE) < threshold {
+            started[count] = id;
+            count += 1;
+        }
+    }
+    let eligible = if count == 0 {
+        eligible
+    } else {
+        &started[..count]
+    };
+    let chosen = match rule {
+        LoadBalance::RoundRobin => eligible[below(chance.turn, eligible.len())],
+        LoadBalance::Random => eligible[below(mix(chance.dice, 1), eligible.len())],
+        LoadBalance::LeastConnections => least_active(hosts, eligible, chance.turn),
+        LoadBalance::Weighted => weighted(hosts, eligible, mix(chance.dice, 2)),
+        LoadBalance::ClientHash => highest_hash(eligible, chance.client),
+        LoadBalance::Latency => faster_of_two(hosts, eligible, chance.dice),
+    };
+    Some(chosen)
+}
+
+/// A number below `count`.
+fn below(number: u64, count: usize) -> usize {
+    usize::try_from(number % count as u64).unwrap_or(0)
+}
+
+/// Spreads the bits of a number and a salt (the finalizer of `SplitMix64`).
+fn mix(number: u64, salt: usize) -> u64 {
+    let mut z = number.wrapping_add((salt as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The one with the fewest units of work under way for its weight; among equals, in turn.
+fn least_active(hosts: &[Host], eligible: &[HostId], turn: u64) -> HostId {
+    let start = below(turn, eligible.len());
+    let in_turn = eligible[start..].iter().chain(&eligible[..start]);
+    let load = |id: &HostId| {
+        let host = &hosts[*id];
+        (host.active() as u64 * 1000) / u64::from(host.weight.max(1))
+    };
+    in_turn.copied().min_by_key(load).unwrap_or(eligible[0])
+}
+
+fn weighted(hosts: &[Host], eligible: &[HostId], dice: u64) -> HostId {
+    let total: u64 = eligible.iter().map(|id| u64::from(hosts[*id].weight)).sum();
+    let mut left = dice % total.max(1);
+    for &id in eligible {
+        let weight = u64::from(hosts[id].weight);
+        if left < weight {
+            return id;
+        }
+        left -= weight;
+    }
+    eligible[0]
+}
+
+/// Rendezvous hashing: when a host goes, only its own clients move.
+fn highest_hash(eligible: &[HostId], client: u64) -> HostId {
+    let hash = |id: &HostId| mix(client, *id);
+    eligible
+        .iter()
+        .copied()
+        .max_by_key(hash)
+        .unwrap_or(eligible[0])
+}
+
+/// Power of two choices over smoothed latency and the work under way: the slow one is avoided, and yet
+/// no herd runs to the fast one.
+fn faster_of_two(hosts: &[Host], eligible: &[HostId], dice: u64) -> HostId {
+    let first = below(mix(dice, 3), eligible.len());
+    let other = (first + 1 + below(mix(dice, 4), eligible.len() - 1)) % eligible.len();
+    let cost = |id: HostId| hosts[id].latency().max(1) * (hosts[id].active() as u64 + 1);
+    let (first, other) = (eligible[first], eligible[other]);
+    if cost(other) < cost(first) {
+        other
+    } else {
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Role;
+
+    fn hosts(weights: &[u32]) -> Vec<Host> {
+        let host = |weight: &u32| Host::new("h", Role::Replica, *weight, None);
+        weights.iter().map(host).collect()
+    }
+
+    fn shares(rule: LoadBalance, hosts: &[Host], eligible: &[HostId]) -> Vec<u32> {
+        let mut counts = vec![0; hosts.len()];
+        for turn in 0..4000 {
+            let chance = Chance {
+                turn,
+                dice: mix(turn, 77),
+                client: mix(turn, 99),
+            };
+            counts[pick(rule, hosts, eligible, chance).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn nothing_is_picked_from_nothing() {
+        let chance = Chance {
+            turn: 0,
+            dice: 0,
+            client: 0,
+        };
+        for rule in [
+            LoadBalance::Latency,
+            LoadBalance::Weighted,
+            LoadBalance::RoundRobin,
+        ] {
+            assert_eq!(pick(rule, &hosts(&[1]), &[], chance), None);
+            assert_eq!(pick(rule, &hosts(&[1, 1]), &[1], chance), Some(1));
+        }
+    }
+
+    #[test]
+    fn every_rule_spreads_over_equals_and_stays_with_the_eligible() {
+        for rule in LoadBalance::WORDS
+            .iter()
+            .filter_map(|word| LoadBalance::from_word(word))
+        {
+            let counts = shares(rule, &hosts(&[1, 1, 1, 1]), &[0, 2, 3]);
+            assert_eq!(counts[1], 0, "{rule}");
+            for id in [0, 2, 3] {
+                assert!((1000..1700).contains(&counts[id]), "{rule}: {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_count() {
+        let counts = shares(LoadBalance::Weighted, &hosts(&[1, 3]), &[0, 1]);
+        assert!((800..1200).contains(&counts[0]), "{counts:?}");
+        let hosts = hosts(&[1, 4]);
+        (0..2).for_each(|_| hosts[0].begin());
+        (0..4).for_each(|_| hosts[1].begin());
+        assert_eq!(shares(LoadBalance::LeastConnections, &hosts, &[0, 1])[0], 0);
+    }
+
+    #[test]
+    fn the_slow_host_is_avoided() {
+        let hosts = hosts(&[1, 1, 1]);
+        hosts[0].add_latency(10_000);
+        hosts[1].add_latency(100);
+        hosts[2].add_latency(100);
+        assert_eq!(shares(LoadBalance::Latency, &hosts, &[0, 1, 2])[0], 0);
+    }
+
+    #[test]
+    fn a_client_keeps_its_host_while_that_is_there() {
+        let hosts = hosts(&[1, 1, 1]);
+        for client in 0..100 {
+            let chance = |turn| Chance {
+                turn,
+                dice: mix(turn, 5),
+                client,
+            };
+            let at = |eligible: &[HostId], turn| {
+                pick(LoadBalance::ClientHash, &hosts, eligible, chance(turn)).unwrap()
+            };
+            let chosen = at(&[0, 1, 2], 0);
+            assert_eq!(at(&[0, 1, 2], 1), chosen);
+            let others: Vec<_> = [0, 1, 2].into_iter().filter(|id| *id != chosen).collect();
+            let gone = others[0];
+            let left: Vec<_> = [0, 1, 2].into_iter().filter(|id| *id != gone).collect();
+            assert_eq!(
+                at(&left, 2),
+                chosen,
+                "only the clients of the lost host move"
+            );
+        }
+    }
+
+    #[test]
+    fn who_starts_slowly_gets_its_share() {
+        let hosts = hosts(&[1, 1]);
+        hosts[0].set_share(FULL_SHARE / 10);
+        let counts = shares(LoadBalance::Random, &hosts, &[0, 1]);
+        assert!((100..320).contains(&counts[0]), "{counts:?}");
+    }
+}

@@ -1,0 +1,351 @@
+//! Which server a unit of work goes to, and why.
+//!
+//! A function of facts: what the unit needs, what is wished for it, how fresh it must be, and what is
+//! known of the servers. It never waits and never asks anybody; when what it needs to know is on its
+//! way, it says what to wait for and for how long at most.
+//!
+//! Invariants: only a proved read, a transaction that can only read, or what was told to go to a replica
+//! by name goes to one. The primary is fresh enough for everything.
+
+use super::{
+    HostId, Poll, Reason, Topology,
+    balance::{self, Chance},
+    freshness::Freshness,
+    topology::HostState,
+};
+use crate::{
+    config::{Consistency, LoadBalance, OnLag, PrimaryReads, RouteTo},
+    sql,
+};
+
+/// The most servers a database may have.
+pub const MAX_HOSTS: usize = 32;
+
+/// What a unit of work is, to its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It only reads: any server that is fresh enough.
+    Read,
+    /// A transaction that can only read, all of it on one server.
+    ReadOnlyTransaction,
+    /// It needs the primary.
+    Primary(Reason),
+}
+
+/// What is wished for a unit, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wishes {
+    /// Where it should run.
+    pub route: RouteTo,
+    /// How fresh it must be.
+    pub consistency: Consistency,
+    /// Whether a comment of the statement says where, and not a setting.
+    pub by_comment: bool,
+}
+
+/// What the operator has decided for the pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy<'a> {
+    /// When no replica is fresh enough.
+    pub on_lag: OnLag,
+    /// Which of several.
+    pub load_balance: LoadBalance,
+    /// Whether the primary serves reads.
+    pub primary_reads: PrimaryReads,
+    /// The zone of this process.
+    pub zone: Option<&'a str>,
+}
+
+/// How much the asker would still wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Patience {
+    /// Not at all.
+    None,
+    /// For a moment, to go back to a replica.
+    Moment,
+    /// As long as `lag_wait_timeout` allows.
+    Lag,
+}
+
+/// All that is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// What the unit is.
+    pub need: Need,
+    /// What is wished for it.
+    pub wishes: Wishes,
+    /// How fresh it must be.
+    pub freshness: &'a Freshness,
+    /// The poll behind the last write of those with whom the session shares its freshness.
+    pub shared: Poll,
+    /// The poll that was next when the unit arrived, for strong reads.
+    pub asked: Poll,
+    /// Whether it wrote less than `pin_after_write` ago.
+    pub is_pinned: bool,
+    /// A host that has just failed at this very unit.
+    pub avoid: Option<HostId>,
+    /// How much it has not waited yet.
+    pub patience: Patience,
+}
+
+/// Where a unit goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Which server.
+    pub host: HostId,
+    /// Why that one.
+    pub reason: Reason,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go there.
+    Go(Decision),
+    /// Ask again when the monitor has found something out; it is wanted to do this poll.
+    Wait {
+        /// The poll; 0 for any.
+        poll: Poll,
+        /// What for.
+        reason: Reason,
+        /// For how long; whoever has waited that long asks again without patience.
+        at_most: Patience,
+    },
+    /// No server takes writes, as far as is known.
+    NoPrimary,
+    /// Reads may only go to replicas, and there is none.
+    NoReplica,
+}
+
+impl Verdict {
+    fn go(host: HostId, reason: Reason) -> Self {
+        Self::Go(Decision { host, reason })
+    }
+}
+
+/// Decides.
+pub fn decide(
+    question: &Question<'_>,
+    policy: &Policy<'_>,
+    topology: &Topology,
+    chance: Chance,
+) -> Verdict {
+    let wishes = question.wishes;
+    let wished = if wishes.by_comment {
+        Reason::Hint
+    } else {
+        Reason::Route
+    };
+    let (reason, must_be_replica) = match (wishes.route, question.need) {
+        (RouteTo::Primary, _) => return primary(topology, wished),
+        (RouteTo::Replica, _) => (wished, true),
+        (RouteTo::Auto, Need::Primary(reason)) => return primary(topology, reason),
+        (RouteTo::Auto, Need::Read) => (Reason::Statement(sql::Reason::ProvedRead), false),
+        (RouteTo::Auto, Need::ReadOnlyTransaction) => (Reason::ReadOnlyTransaction, false),
+    };
+    if wishes.consistency == Consistency::Primary {
+        return primary(topology, Reason::Consistency);
+    }
+    let search = Search {
+        question,
+        policy,
+        topology,
+    };
+    if let Some(host) = search.pick(chance) {
+        let is_primary = Some(host) == topology.primary();
+        let reason = if is_primary {
+            Reason::PrimaryReads
+        } else {
+            reason
+        };
+        return Verdict::go(host, reason);
+    }
+    search.without_candidate(must_be_replica)
+}
+
+fn primary(topology: &Topology, reason: Reason) -> Verdict {
+    match topology.primary() {
+        Some(host) => Verdict::go(host, reason),
+        None => Verdict::NoPrimary,
+    }
+}
+
+/// The search for a host that may serve a read.
+struct Search<'a> {
+    question: &'a Question<'a>,
+    policy: &'a Policy<'a>,
+    topology: &'a Topology,
+}
+
+/// What keeps a read from a replica that is up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Obstacle {
+    reason: Reason,
+    /// The poll that has to be done first, if it is not.
+    poll: Poll,
+}
+
+impl Search<'_> {
+    /// The one of the hosts that may serve the read, by the pool's rule.
+    fn pick(&self, chance: Chance) -> Option<HostId> {
+        let (mut near, mut far) = (Ids::default(), Ids::default());
+        let hosts = self.topology.hosts();
+        for (id, host) in hosts.iter().enumerate().take(MAX_HOSTS) {
+            if !self.may_serve(id) {
+                continue;
+            }
+            let is_near = self.policy.zone.is_none() || self.policy.zone == host.zone.as_deref();
+            if is_near { &mut near } else { &mut far }.push(id);
+        }
+        let rule = self.policy.load_balance;
+        let of = |ids: &Ids| balance::pick(rule, hosts, ids.all(), chance);
+        of(&near).or_else(|| of(&far))
+    }
+
+    fn may_serve(&self, id: HostId) -> bool {
+        let host = &self.topology.hosts()[id];
+        match host.state() {
+            HostState::Replica => self.is_up(id) && self.obstacle(id).is_none(),
+            HostState::Primary | HostState::Unknown => {
+                self.policy.primary_reads == PrimaryReads::Always
+                    && self.topology.primary() == Some(id)
+                    && self.question.avoid != Some(id)
+                    && host.weight > 0
+            }
+            _ => false,
+        }
+    }
+
+    fn is_up(&self, id: HostId) -> bool {
+        let host = &self.topology.hosts()[id];
+        host.state() == HostState::Replica && host.weight > 0 && self.question.avoid != Some(id)
+    }
+
+    /// What keeps the read from this replica, if anything does.
+    fn obstacle(&self, id: HostId) -> Option<Obstacle> {
+        let question = self.question;
+        if question.wishes.consistency == Consistency::Eventual {
+            return None;
+        }
+        let host = &self.topology.hosts()[id];
+        let (replayed, incarnation) = (host.replayed(), host.incarnation());
+        let behind = |poll: Poll, reason| match self.topology.position(poll) {
+            Some(position) if replayed >= position => None,
+            Some(_) => Some(Obstacle { reason, poll: 0 }),
+            None => Some(Obstacle { reason, poll }),
+        };
+        if question.is_pinned {
+            let reason = Reason::PinAfterWrite;
+            return Some(Obstacle { reason, poll: 0 });
+        }
+        let freshness = question.freshness;
+        let written = freshness.written.max(question.shared);
+        behind(written, Reason::OwnWrites)
+            .or_else(|| {
+                let is_strong = question.wishes.consistency == Consistency::Strong;
+                is_strong.then(|| behind(question.asked, Reason::Strong))?
+            })
+            .or_else(|| {
+                let token = freshness.token?;
+                let is_known = self.topology.history() == Some(token.history);
+                let is_reached = is_known && replayed >= token.position;
+                let reason = Reason::Token;
+                (!is_reached).then_some(Obstacle { reason, poll: 0 })
+            })
+            .or_else(|| {
+                // Where it read last, time does not run backwards.
+                let moves = !freshness.is_at(id, incarnation);
+                moves.then(|| behind(freshness.seen, Reason::Monotonic))?
+            })
+    }
+
+    /// No host may serve the read as things are: wait, or go to the primary.
+    fn without_candidate(&self, must_be_replica: bool) -> Verdict {
+        let hosts = 0..self.topology.hosts().len().min(MAX_HOSTS);
+        let obstacles = hosts
+            .filter(|id| self.is_up(*id))
+            .filter_map(|id| self.obstacle(id));
+        // The least of the obstacles: what stands in the way of the host that is nearest to serving.
+        let Some(obstacle) = obstacles.max_by_key(|obstacle| obstacle.nearness()) else {
+            return self.without_replica(must_be_replica);
+        };
+        let Obstacle { reason, poll } = obstacle;
+        let may_wait = self.question.patience;
+        let wait = |at_most| Verdict::Wait {
+            poll,
+            reason,
+            at_most,
+        };
+        let waits_for_lag = self.policy.on_lag == OnLag::Wait && reason != Reason::PinAfterWrite;
+        if may_wait == Patience::Lag && (waits_for_lag || must_be_replica) {
+            return wait(Patience::Lag);
+        }
+        let is_worth_a_moment = match reason {
+            Reason::Strong => true,
+            Reason::Monotonic => self.is_keeping_up(),
+            _ => false,
+        };
+        if may_wait >= Patience::Moment && is_worth_a_moment {
+            return wait(Patience::Moment);
+        }
+        if must_be_replica {
+            return Verdict::NoReplica;
+        }
+        primary(self.topology, reason)
+    }
+
+    fn without_replica(&self, must_be_replica: bool) -> Verdict {
+        let is_allowed = self.policy.primary_reads != PrimaryReads::Never && !must_be_replica;
+        if is_allowed {
+            primary(self.topology, Reason::NoReplica)
+        } else {
+            Verdict::NoReplica
+        }
+    }
+
+    /// Whether some replica has lately been where the primary was shortly before: then it will be there
+    /// in a moment, and a session that reads all the time comes back to it. If none was, waiting would
+    /// only cost time.
+    fn is_keeping_up(&self) -> bool {
+        let lately = self.topology.polls.last_done().saturating_sub(2);
+        let Some(position) = self.topology.position(lately) else {
+            return false;
+        };
+        let hosts = self.topology.hosts();
+        (0..hosts.len().min(MAX_HOSTS)).any(|id| self.is_up(id) && hosts[id].replayed() >= position)
+    }
+}
+
+impl Obstacle {
+    /// The greater, the nearer its host is to serving the read.
+    fn nearness(self) -> u8 {
+        match self.reason {
+            Reason::Monotonic => 3,
+            Reason::Strong => 2,
+            Reason::Token => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// A few hosts.
+#[derive(Default)]
+struct Ids {
+    ids: [HostId; MAX_HOSTS],
+    count: usize,
+}
+
+impl Ids {
+    fn push(&mut self, id: HostId) {
+        self.ids[self.count] = id;
+        self.count += 1;
+    }
+
+    fn all(&self) -> &[HostId] {
+        &self.ids[..self.count]
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

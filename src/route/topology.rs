@@ -1,0 +1,364 @@
+//! What is known of the servers of one database, right now.
+//!
+//! The monitor writes it, every decision reads it; each fact is one atomic, so neither waits for the
+//! other. Roles are observed, never believed: a host serves nothing that it was not seen to be, with one
+//! exception: until somebody has looked, the host that the configuration calls the primary is it.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+};
+
+use super::{Lsn, Poll, Polls, token::History};
+use crate::config::Role;
+
+/// The index of a server among those of its database.
+pub type HostId = usize;
+
+/// Stands for "no host".
+const NOBODY: usize = usize::MAX;
+
+/// What a host was last seen to be, with the names of `SHOW REPLICAS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HostState {
+    /// Nobody has looked yet.
+    Unknown,
+    /// It takes writes.
+    Primary,
+    /// A standby that serves reads.
+    Replica,
+    /// A standby that is further behind than `max_lag` allows.
+    Lagging,
+    /// A standby that failed too often, and is left out for a time.
+    Ejected,
+    /// It cannot be reached, or does not answer.
+    Down,
+    /// It takes writes and must not get any: another primary has a newer timeline, or the
+    /// configuration calls this one a replica.
+    Fenced,
+    /// A standby of another system, or on another timeline than the primary: its positions mean
+    /// nothing.
+    Foreign,
+}
+
+impl HostState {
+    const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::Primary,
+        Self::Replica,
+        Self::Lagging,
+        Self::Ejected,
+        Self::Down,
+        Self::Fenced,
+        Self::Foreign,
+    ];
+
+    /// As the console spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Lagging => "lagging",
+            Self::Ejected => "ejected",
+            Self::Down => "down",
+            Self::Fenced => "fenced",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// The full share of the reads, in thousandths.
+pub const FULL_SHARE: u32 = 1000;
+
+/// One server.
+#[derive(Debug)]
+pub struct Host {
+    /// Where it is, for people.
+    pub name: Box<str>,
+    /// What the configuration says it is.
+    pub role: Role,
+    /// Its share of the reads; 0 serves none.
+    pub weight: u32,
+    /// Where it stands.
+    pub zone: Option<Box<str>>,
+    state: AtomicU8,
+    replayed: AtomicU64,
+    /// How far it is behind the primary: bytes, and microseconds.
+    lag: (AtomicU64, AtomicU64),
+    /// In thousandths; less than all while it starts slowly.
+    share: AtomicU32,
+    timeline: AtomicU32,
+    /// Units of work that clients have on it now.
+    active: AtomicUsize,
+    /// How long a read takes on it, smoothed, in microseconds; 0 until one was seen.
+    latency: AtomicU64,
+    /// Units of work that it was given.
+    served: AtomicU64,
+    incarnation: AtomicU32,
+}
+
+impl Host {
+    /// A host that nobody has looked at.
+    pub fn new(name: &str, role: Role, weight: u32, zone: Option<&str>) -> Self {
+        Self {
+            name: name.into(),
+            role,
+            weight,
+            zone: zone.map(Into::into),
+            state: AtomicU8::new(HostState::Unknown as u8),
+            replayed: AtomicU64::new(0),
+            lag: (AtomicU64::new(0), AtomicU64::new(0)),
+            share: AtomicU32::new(FULL_SHARE),
+            timeline: AtomicU32::new(0),
+            active: AtomicUsize::new(0),
+            latency: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            incarnation: AtomicU32::new(0),
+        }
+    }
+
+    /// What it was last seen to be.
+    #[inline]
+    pub fn state(&self) -> HostState {
+        HostState::ALL[usize::from(self.state.load(Ordering::Acquire))]
+    }
+
+    /// Says what it was seen to be.
+    pub fn set_state(&self, state: HostState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Counts its restarts, as far as anybody has noticed: afterwards it may be further back.
+    #[inline]
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation.load(Ordering::Acquire)
+    }
+
+    /// A connection to it was lost: what was known of it is not known any more.
+    pub fn doubt(&self) {
+        self.incarnation.fetch_add(1, Ordering::AcqRel);
+        self.set_replayed(Lsn(0));
+        if self.state() != HostState::Primary {
+            self.set_state(HostState::Down);
+        }
+    }
+
+    /// How far it has certainly replayed.
+    #[inline]
+    pub fn replayed(&self) -> Lsn {
+        Lsn(self.replayed.load(Ordering::Acquire))
+    }
+
+    /// Says how far it has replayed.
+    pub fn set_replayed(&self, position: Lsn) {
+        self.replayed.store(position.0, Ordering::Release);
+    }
+
+    /// How far it is behind the primary: in bytes, and in microseconds.
+    pub fn lag(&self) -> (u64, u64) {
+        let (bytes, time) = &self.lag;
+        (bytes.load(Ordering::Relaxed), time.load(Ordering::Relaxed))
+    }
+
+    /// Says how far it is behind.
+    pub fn set_lag(&self, bytes: u64, micros: u64) {
+        self.lag.0.store(bytes, Ordering::Relaxed);
+        self.lag.1.store(micros, Ordering::Relaxed);
+    }
+
+    /// Its share of the reads it would get otherwise, in thousandths.
+    #[inline]
+    pub fn share(&self) -> u32 {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// Sets that share.
+    pub fn set_share(&self, thousandths: u32) {
+        self.share
+            .store(thousandths.min(FULL_SHARE), Ordering::Relaxed);
+    }
+
+    /// The timeline it was seen on; 0 for none.
+    pub fn timeline(&self) -> u32 {
+        self.timeline.load(Ordering::Relaxed)
+    }
+
+    /// Says which timeline it is on.
+    pub fn set_timeline(&self, timeline: u32) {
+        self.timeline.store(timeline, Ordering::Relaxed);
+    }
+
+    /// Units of work that clients have on it now.
+    #[inline]
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Units of work that it was given.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// A client got it.
+    #[inline]
+    pub fn begin(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client is through with it.
+    #[inline]
+    pub fn end(&self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How long a read takes on it, in microseconds; 0 if that is not known.
+    pub fn latency(&self) -> u64 {
+        self.latency.load(Ordering::Relaxed)
+    }
+
+    /// A read took so many microseconds: an eighth of the difference counts.
+    #[inline]
+    pub fn add_latency(&self, micros: u64) {
+        let before = self.latency.load(Ordering::Relaxed);
+        let after = match before {
+            0 => micros.max(1),
+            _ => (before - before / 8 + micros / 8).max(1),
+        };
+        self.latency.store(after, Ordering::Relaxed);
+    }
+}
+
+/// The servers of one database.
+#[derive(Debug)]
+pub struct Topology {
+    hosts: Box<[Host]>,
+    primary: AtomicUsize,
+    /// Where the primary was.
+    pub polls: Polls,
+    history: Mutex<Option<History>>,
+    /// Counts changes of who is what: a connection that was made before one has to be looked at again.
+    epoch: AtomicU64,
+}
+
+impl Topology {
+    /// Servers that nobody has looked at.
+    pub fn new(hosts: Vec<Host>) -> Self {
+        let configured = hosts.iter().position(|host| host.role == Role::Primary);
+        // A lone server is what it is asked to be.
+        let only = (hosts.len() == 1).then_some(0);
+        Self {
+            hosts: hosts.into(),
+            primary: AtomicUsize::new(configured.or(only).unwrap_or(NOBODY)),
+            polls: Polls::default(),
+            history: Mutex::new(None),
+            epoch: AtomicU64::new(0),
+        }
+    }
+
+    /// All of them.
+    #[inline]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// The one that takes writes.
+    #[inline]
+    pub fn primary(&self) -> Option<HostId> {
+        let primary = self.primary.load(Ordering::Acquire);
+        (primary != NOBODY).then_some(primary)
+    }
+
+    /// Says which one takes writes; a change begins another epoch and another history.
+    pub fn set_primary(&self, primary: Option<HostId>) {
+        let before = self
+            .primary
+            .swap(primary.unwrap_or(NOBODY), Ordering::AcqRel);
+        if before != primary.unwrap_or(NOBODY) {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// How often who is what has changed.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The history whose positions compare now.
+    pub fn history(&self) -> Option<History> {
+        *self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says to which history the primary's positions belong; what was known under another one is void.
+    pub fn set_history(&self, history: History) {
+        let mut present = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if *present != Some(history) {
+            *present = Some(history);
+            self.polls.begin_history();
+        }
+    }
+
+    /// Where the primary was at that poll; `None` if that is not known yet.
+    #[inline]
+    pub fn position(&self, poll: Poll) -> Option<Lsn> {
+        self.polls.position(poll)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(role: Role) -> Host {
+        Host::new("h", role, 1, None)
+    }
+
+    #[test]
+    fn only_a_configured_primary_is_believed_before_it_was_seen() {
+        let primary = |roles: &[Role]| {
+            Topology::new(roles.iter().map(|role| host(*role)).collect()).primary()
+        };
+        assert_eq!(primary(&[Role::Replica, Role::Primary]), Some(1));
+        assert_eq!(primary(&[Role::Auto, Role::Auto]), None);
+        assert_eq!(primary(&[Role::Auto]), Some(0));
+    }
+
+    #[test]
+    fn a_new_primary_begins_another_epoch() {
+        let topology = Topology::new(vec![host(Role::Primary), host(Role::Auto)]);
+        topology.set_primary(Some(0));
+        assert_eq!(topology.epoch(), 0);
+        topology.set_primary(Some(1));
+        assert_eq!((topology.epoch(), topology.primary()), (1, Some(1)));
+        topology.set_primary(None);
+        assert_eq!((topology.epoch(), topology.primary()), (2, None));
+    }
+
+    #[test]
+    fn another_history_voids_what_was_known() {
+        let topology = Topology::new(vec![host(Role::Primary)]);
+        let history = |timeline| History {
+            system: 1,
+            timeline,
+            started: 9,
+        };
+        topology.set_history(history(1));
+        let poll = topology.polls.send();
+        topology.polls.answer(poll, Lsn(5));
+        topology.set_history(history(1));
+        assert_eq!(topology.position(poll), Some(Lsn(5)));
+        topology.set_history(history(2));
+        assert_eq!(topology.position(poll), None);
+    }
+
+    #[test]
+    fn latency_follows_what_is_measured() {
+        let host = host(Role::Replica);
+        host.add_latency(800);
+        assert_eq!(host.latency(), 800);
+        (0..100).for_each(|_| host.add_latency(100));
+        assert!((90..200).contains(&host.latency()), "{}", host.latency());
+    }
+}
