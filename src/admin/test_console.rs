@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     net::{Address, Resolver, Stream},
     pool::{
-        ClientRecord, Clients, Pool, PoolName, Pools, Shared,
+        ClientRecord, Clients, Pool, PoolName, Pools, Servers, Shared,
         clients::{ClientKey, NewClient, Origin},
     },
     protocol::{BackendTag, backend, backend::ErrorFields, encode, frame},
@@ -109,7 +109,8 @@ impl TestConsole {
             user: user.into(),
         };
         let settings = Arc::clone(&self.console.config().defaults);
-        self.console.pools.pool(&name, || (settings, login))
+        let servers = || Servers::one(settings, login);
+        Arc::clone(self.console.pools.cluster(&name, servers).hosts().home())
     }
 
     pub(super) fn client(&self, database: &str, user: &str) -> (Arc<ClientRecord>, ClientKey) {

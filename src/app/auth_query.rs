@@ -37,7 +37,7 @@ impl Asker {
         let settings = config.pool(&database, &question.user);
         let mut login = self.0.server_login(
             &config,
-            &database,
+            (&database, &database.servers[0]),
             &question.user,
             &Credentials::None,
             &settings,

@@ -330,25 +330,26 @@ fn apply(pooler: &Pooler, config: Config, security: Security, changes: &Changes)
     let config = Arc::new(config);
     pooler.config.send_replace(Arc::clone(&config));
     pooler.answers.clear();
-    for pool in pooler.pools.all() {
-        let Some(database) = config.database(&pool.name.database) else {
-            remove(pooler, &pool);
+    for cluster in pooler.pools.clusters() {
+        let hosts = cluster.hosts();
+        let Some(database) = config.database(&cluster.name.database) else {
+            hosts.pools.iter().for_each(|pool| remove(pooler, pool));
             continue;
         };
-        let settings = config.pool(&database, &pool.name.user);
         let is_other_login = changes.is_other_login(&database);
         // A password that the configuration no longer has is nobody's proof.
         let proved = if is_other_login {
             Credentials::None
         } else {
-            pool.login().credentials.clone()
+            hosts.home().login().credentials.clone()
         };
-        let login = pooler.server_login(&config, &database, &pool.name.user, &proved, &settings);
-        pooler.pools.reconfigure(&pool, settings, Arc::new(login));
+        let servers = pooler.servers(&config, &database, &cluster.name.user, &proved);
+        pooler.pools.reconfigure(&cluster, servers);
         if is_other_login || changes.server_tls {
-            pool.reconnect();
+            hosts.pools.iter().for_each(crate::pool::Pool::reconnect);
         }
     }
+    pooler.watches.forget_gone(&config);
 }
 
 /// The database of this pool is no longer configured.

@@ -9,6 +9,7 @@ pub mod control;
 pub mod demo;
 pub mod security;
 pub mod serve;
+pub mod watches;
 pub mod workers;
 
 use std::{
@@ -26,14 +27,15 @@ use tokio_util::task::TaskTracker;
 use self::{
     control::Lifecycle,
     security::{Security, SecurityError},
+    watches::Watches,
 };
 use crate::{
     admin::{Console, ConsoleParts, ControlRequest},
     auth::Credentials,
     client::auth_query::AuthQueryCache,
-    config::{Config, Database, Host, PoolSettings},
+    config::{Config, Database, Host, PoolSettings, Server},
     net::{Address, BindError, Keepalive, ListenAddress, Resolver, TcpOptions},
-    pool::{Clients, Pool, PoolName, Pools, Shared, seats::Seats},
+    pool::{Clients, Cluster, PoolName, Pools, Servers, Shared, Watch, seats::Seats},
     protocol::startup::ProtocolVersion,
     server::{
         ServerLogin,
@@ -70,6 +72,7 @@ pub struct Pooler {
     /// Where whoever wants something of the process says so.
     pub control: mpsc::UnboundedSender<ControlRequest>,
     requests: Mutex<Option<mpsc::UnboundedReceiver<ControlRequest>>>,
+    watches: Watches,
     answers: AuthQueryCache,
     resolver: Arc<Resolver>,
     security: Mutex<Arc<Security>>,
@@ -146,6 +149,7 @@ impl Pooler {
             console,
             control,
             requests: Mutex::new(Some(requests)),
+            watches: Watches::default(),
             answers: AuthQueryCache::default(),
             resolver,
             security,
@@ -168,41 +172,80 @@ impl Pooler {
         *self.security.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(security);
     }
 
-    /// The pool of a client, made if it is not there. What the client has proved is what the pool
-    /// logs in with, where the configuration has nothing better.
-    pub fn pool(&self, database: &Database, user: &str, proved: &Credentials) -> Arc<Pool> {
+    /// The pools of a client, made if they are not there. What the client has proved is what they log
+    /// in with, where the configuration has nothing better.
+    pub fn cluster(&self, database: &Database, user: &str, proved: &Credentials) -> Arc<Cluster> {
         let name = PoolName {
             database: (*database.name).into(),
             user: user.into(),
         };
-        let config = self.config();
-        let login = |settings: &PoolSettings| {
-            Arc::new(self.server_login(&config, database, user, proved, settings))
-        };
         let mut is_new = false;
-        let pool = self.pools.pool(&name, || {
+        let cluster = self.pools.cluster(&name, || {
             is_new = true;
-            let settings = config.pool(database, user);
-            let login = login(&settings);
-            (settings, login)
+            self.servers(&self.config(), database, user, proved)
         });
-        let knows_nothing = matches!(pool.login().credentials, Credentials::None);
-        if !is_new && !matches!(proved, Credentials::None) && (knows_nothing || pool.is_stuck()) {
-            pool.set_login(login(&pool.settings()));
+        if is_new || matches!(proved, Credentials::None) {
+            return cluster;
         }
-        pool
+        let hosts = cluster.hosts();
+        let config = self.config();
+        for (pool, server) in hosts.pools.iter().zip(database.hosts()) {
+            let knows_nothing = matches!(pool.login().credentials, Credentials::None);
+            if knows_nothing || pool.is_stuck() {
+                let to = (database, server);
+                let login = self.server_login(&config, to, user, proved, &pool.settings());
+                pool.set_login(Arc::new(login));
+            }
+        }
+        cluster
     }
 
-    /// How a pool logs in to its primary.
-    fn server_login(
+    /// The servers of a database, for one of its users.
+    fn servers(
         &self,
         config: &Config,
         database: &Database,
         user: &str,
         proved: &Credentials,
+    ) -> Servers {
+        let settings = config.pool(database, user);
+        let logins: Vec<_> = database
+            .hosts()
+            .map(|server| {
+                let login = self.server_login(config, (database, server), user, proved, &settings);
+                Arc::new(login)
+            })
+            .collect();
+        let watch = self
+            .watches
+            .of(database, &self.pools.shared().worlds, |watch| {
+                self.begin_watching(watch, &logins, &settings)
+            });
+        Servers {
+            settings,
+            logins,
+            watch,
+        }
+    }
+
+    fn begin_watching(
+        &self,
+        watch: &Arc<Watch>,
+        logins: &[Arc<ServerLogin>],
+        settings: &Arc<PoolSettings>,
+    ) {
+        let _ = (watch, logins, settings);
+    }
+
+    /// How a pool logs in to one of its database's servers.
+    fn server_login(
+        &self,
+        config: &Config,
+        (database, server): (&Database, &Server),
+        user: &str,
+        proved: &Credentials,
         settings: &PoolSettings,
     ) -> ServerLogin {
-        let server = database.primary().unwrap_or(&database.servers[0]);
         let address = match &server.host {
             Host::Tcp(host) => Address::Tcp {
                 host: host.clone(),

@@ -14,6 +14,7 @@ use crate::{
         error::{Cause, Failure},
         login::{ConsoleRole, LoggedIn, Login, LoginContext, login},
         relay::{Ended, Relay, Worker},
+        routing::Routing,
         tunnel, welcome,
     },
     config::{Config, Database},
@@ -255,7 +256,8 @@ async fn begin_session(
     (origin, counted): (Origin, Counted),
 ) -> Option<Box<Client>> {
     let config = pooler.config();
-    let pool = pooler.pool(database, &client.user, &client.credentials);
+    let cluster = pooler.cluster(database, &client.user, &client.credentials);
+    let pool = Arc::clone(cluster.hosts().home());
     let seat = match admit(&pooler, &config, &pool) {
         Ok(seat) => seat,
         Err(failure) => {
@@ -314,13 +316,21 @@ async fn begin_session(
         Arc::clone(&pool.interners),
         interner.intern(client.settings),
     )
-    .refusing(Relay::refusals(&pool.settings()));
+    .refusing(Relay::refusals(&pool.settings()))
+    .sharing(worker.texts.clone())
+    .told(&told);
+    let routing = Routing::new(&cluster, &pool.settings(), &session, record.id);
     if *pooler.lifecycle.borrow() == Lifecycle::Draining {
         record.signal(Signal::Drain);
     }
     let max_packet_size = u32::try_from(config.process.max_packet_size).unwrap_or(u32::MAX);
     let own = Arc::clone(&record);
-    let mut relay = Relay::new(worker, own, client.stream, session, max_packet_size);
+    let mut relay = Relay::new(
+        worker,
+        own,
+        (client.stream, session, routing),
+        max_packet_size,
+    );
     // A copy of what is there, usually nothing: the login's buffer is larger.
     relay.begin(client.received.to_vec(), greeting);
     Some(Box::new(Client {

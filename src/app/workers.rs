@@ -22,6 +22,7 @@ use super::{Pooler, StartError, serve};
 use crate::{
     client::{buffers::Buffers, relay::Worker},
     net::Accepted,
+    session::Texts,
 };
 
 /// Where accepted connections go.
@@ -69,6 +70,7 @@ fn worker(pooler: &Pooler) -> Rc<Worker> {
     Rc::new(Worker {
         id: Handle::current().id(),
         buffers: Buffers::default(),
+        texts: Texts::of_worker(),
         tasks: pooler.tasks.clone(),
         clients: Arc::clone(&pooler.clients),
     })

@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, io, time::Duration};
 
+use super::routing::Nobody;
 use crate::{
     pool::{CheckoutError, ClientRecord, Pool, describe},
     protocol::{
@@ -232,6 +233,18 @@ impl Failure {
             message: what.into(),
             detail: format!("Server of pool {}: {}.", pool.name, describe(error)),
             hint: "",
+        }
+    }
+
+    /// No server can have what the client asks.
+    pub fn nobody(nobody: Nobody) -> Self {
+        let (sqlstate, message, detail, hint) = nobody.describe();
+        Self {
+            severity: Severity::Error,
+            sqlstate,
+            message: message.into(),
+            detail,
+            hint,
         }
     }
 

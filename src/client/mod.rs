@@ -5,6 +5,7 @@ pub mod buffers;
 pub mod error;
 pub mod login;
 pub mod relay;
+pub mod routing;
 mod time_limits;
 pub mod tunnel;
 pub mod welcome;

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     buffers::Buffers,
     error::{Cause, Failure},
+    routing::{Choice, Nobody, Routing},
     time_limits::{self, Activity, Doing, Limit},
 };
 use crate::{
@@ -36,7 +37,8 @@ use crate::{
         recover::{Leftover, Unfinished},
     },
     session::{
-        Damage, HOLD_LIMIT, Mode, Outbox, Plan, Release, ServerFault, Session, refusal::Refusal,
+        Damage, HOLD_LIMIT, Mode, Outbox, Plan, Release, ServerFault, Session, Texts,
+        refusal::Refusal,
     },
 };
 
@@ -47,6 +49,8 @@ pub struct Worker {
     pub id: WorkerId,
     /// Where bytes are read to and composed.
     pub buffers: Buffers,
+    /// What its sessions know of texts.
+    pub texts: Texts,
     /// Every task that a client starts.
     pub tasks: TaskTracker,
     /// All clients of the process.
@@ -97,10 +101,16 @@ pub struct Relay {
     /// What the client has not taken yet.
     unsent: Vec<u8>,
     server: Option<Box<Server>>,
+    /// Whose server it has, or had last, or waits for.
+    pool: Arc<Pool>,
+    /// Where there are several servers to choose from.
+    routing: Option<Box<Routing>>,
     ticket: Option<Arc<Ticket>>,
     phase: Phase,
     activity: Activity,
     max_packet_size: u32,
+    /// Why the unit that waits gets no server.
+    nobody: Option<Nobody>,
     registered: bool,
     drain: bool,
 }
@@ -110,6 +120,8 @@ pub struct Relay {
 enum Phase {
     /// It has no server and wants none.
     Idle,
+    /// It wants a server, and which is not known yet.
+    Undecided,
     /// It is in the queue for a server.
     Waiting { since: Instant },
     /// It has a server since.
@@ -121,12 +133,13 @@ impl Relay {
     pub fn new(
         worker: Rc<Worker>,
         record: Arc<ClientRecord>,
-        stream: Stream,
-        session: Session,
+        (stream, session, routing): (Stream, Session, Option<Box<Routing>>),
         max_packet_size: u32,
     ) -> Self {
         let settings = record.pool.settings();
         Self {
+            pool: Arc::clone(&record.pool),
+            routing,
             worker,
             record,
             settings,
@@ -139,6 +152,7 @@ impl Relay {
             phase: Phase::Idle,
             activity: Activity::new(Doing::Idle, Instant::now()),
             max_packet_size,
+            nobody: None,
             registered: false,
             drain: false,
         }
@@ -187,7 +201,7 @@ impl Relay {
             return;
         };
         self.account(&server, Instant::now());
-        let pool = &self.record.pool;
+        let pool = &self.pool;
         let unfinished = match ended {
             Ended::Terminated => Unfinished::Finish,
             Ended::Lost(_) | Ended::Failed(_) | Ended::Cut(_) => Unfinished::Cancel,
@@ -228,6 +242,7 @@ impl Relay {
             if is_client_ready {
                 progress |= self.pump_server(cx)?;
             }
+            progress |= self.pump_undecided(cx)?;
             progress |= self.pump_queue(cx)?;
             progress |= self.pump_kept(cx)?;
             progress |= self.pump_client(cx)?;
@@ -243,7 +258,7 @@ impl Relay {
 
     fn is_between_transactions(&self) -> bool {
         match (self.phase, &self.server) {
-            (Phase::Waiting { .. }, _) => false,
+            (Phase::Waiting { .. } | Phase::Undecided, _) => false,
             (_, Some(server)) => !self.session.is_busy(&server.state),
             (_, None) => true,
         }
@@ -270,7 +285,7 @@ impl Relay {
     fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let may_read = match self.phase {
             Phase::Idle => self.unsent.is_empty(),
-            Phase::Waiting { .. } => self.received.len() < HOLD_LIMIT,
+            Phase::Waiting { .. } | Phase::Undecided => self.received.len() < HOLD_LIMIT,
             Phase::Attached { .. } => !self.session.is_stalled() && self.is_server_flushed(),
         };
         if !may_read {
@@ -288,9 +303,9 @@ impl Relay {
         if self.phase == Phase::Idle && self.settings.client_idle_timeout.is_some() {
             self.turn_to(Doing::Idle, Instant::now());
         }
-        if matches!(self.phase, Phase::Waiting { .. }) || !self.received.is_empty() {
+        if self.is_waiting() || !self.received.is_empty() {
             self.received.extend_from_slice(&buffer[..size]);
-            if !matches!(self.phase, Phase::Waiting { .. }) {
+            if !self.is_waiting() {
                 self.take_received(cx)?;
             }
         } else {
@@ -298,6 +313,11 @@ impl Relay {
             self.received.extend_from_slice(&buffer[done..size]);
         }
         Ok(true)
+    }
+
+    /// Whether it wants a server and has none.
+    fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. } | Phase::Undecided)
     }
 
     fn is_server_flushed(&self) -> bool {
@@ -340,8 +360,10 @@ impl Relay {
                         at += done;
                         // A clock call is shared by everything that needs the time.
                         let now = Instant::now();
-                        let pool = &self.record.pool;
-                        let Some(server) = pool.try_checkout(self.worker.id, now) else {
+                        if !self.choose_pool(cx, &data[at..], now) {
+                            return Ok(at);
+                        }
+                        let Some(server) = self.pool.try_checkout(self.worker.id, now) else {
                             self.enter_queue(cx);
                             return Ok(at);
                         };
@@ -377,6 +399,12 @@ impl Relay {
             return Ok(0);
         };
         let mut out = Outbox::new(data, &mut composed);
+        if let Some(routing) = &mut self.routing {
+            server.state.stake.end();
+            if routing.stake() == Some(data.len()) {
+                server.state.stake.begin(data);
+            }
+        }
         if server.state.is_clean() {
             self.session.attach(&mut server.state, &mut out);
         }
@@ -407,20 +435,32 @@ impl Relay {
     fn enter_queue(&mut self, cx: &mut Context<'_>) {
         let ticket = self.ticket.get_or_insert_default();
         let since = Instant::now();
-        self.record.pool.wait(ticket, cx.waker(), since);
-        self.phase = Phase::Waiting { since };
-        self.record.set_state(ClientState::Waiting);
-        self.record
-            .requested_at
-            .store(self.worker.clients.now(), Ordering::Relaxed);
-        self.turn_to(Doing::Waiting { notified: false }, since);
+        self.pool.wait(ticket, cx.waker(), since);
+        self.begin_wait(Phase::Waiting { since }, since);
+    }
+
+    fn begin_wait(&mut self, phase: Phase, since: Instant) {
+        let is_new = !self.is_waiting();
+        self.phase = phase;
+        if is_new {
+            self.record.set_state(ClientState::Waiting);
+            self.record
+                .requested_at
+                .store(self.worker.clients.now(), Ordering::Relaxed);
+            self.turn_to(Doing::Waiting { notified: false }, since);
+        }
     }
 
     fn leave_queue(&mut self) {
         if let (Phase::Waiting { .. }, Some(ticket)) = (self.phase, &self.ticket) {
-            self.record.pool.give_up(ticket);
+            self.pool.give_up(ticket);
+        }
+        if self.is_waiting() {
             self.phase = Phase::Idle;
             self.record.set_state(ClientState::Idle);
+            if let Some(routing) = &mut self.routing {
+                routing.on_give_up();
+            }
         }
     }
 
@@ -436,7 +476,7 @@ impl Relay {
                 Ok(true)
             }
             Poll::Ready(Err(error)) => {
-                self.refuse(cx, &Failure::checkout(&error))?;
+                self.on_no_connection(cx, &error)?;
                 Ok(true)
             }
         }
@@ -460,16 +500,99 @@ impl Relay {
         self.take_received(cx)
     }
 
+    // ── Choosing a server ────────────────────────────────────────────────────────────────────
+
+    /// Chooses whose server the unit gets that `data` begins with; `false` if that has to wait, or if it
+    /// gets none: then [`Relay::pump_undecided`] goes on with it.
+    fn choose_pool(&mut self, cx: &Context<'_>, data: &[u8], now: Instant) -> bool {
+        let Some(routing) = &mut self.routing else {
+            return true;
+        };
+        match routing.choose(&mut self.session, data, &self.settings, now) {
+            Choice::Go(pool) => {
+                self.pool = pool;
+                if self.phase == Phase::Undecided {
+                    self.phase = Phase::Idle;
+                }
+                true
+            }
+            Choice::Wait => {
+                routing.watch().wait(cx.waker());
+                self.begin_wait(Phase::Undecided, now);
+                false
+            }
+            Choice::Nobody(nobody) => {
+                self.begin_wait(Phase::Undecided, now);
+                self.nobody = Some(nobody);
+                false
+            }
+        }
+    }
+
+    /// Goes on with a unit of which it was not known whose server it gets.
+    fn pump_undecided(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.phase != Phase::Undecided {
+            return Ok(false);
+        }
+        if let Some(nobody) = self.nobody.take() {
+            self.refuse(cx, &Failure::nobody(nobody))?;
+            return Ok(true);
+        }
+        self.take_received(cx)?;
+        Ok(self.phase != Phase::Undecided || self.nobody.is_some())
+    }
+
+    fn is_at_stake(&self) -> bool {
+        self.server
+            .as_ref()
+            .is_some_and(|server| server.state.stake.is_on())
+    }
+
+    /// The unit has failed where it is, and its client has heard nothing of it: somebody else runs it.
+    fn run_elsewhere(&mut self, cx: &mut Context<'_>, is_refusal: bool) -> Result<(), Ended> {
+        let (Some(mut server), Some(routing)) = (self.server.take(), &mut self.routing) else {
+            return Ok(());
+        };
+        let unit = self.session.take_back_stake(&mut server.state);
+        if is_refusal {
+            self.session.learn_refusal(&unit);
+        } else {
+            routing.on_lost();
+        }
+        routing.on_failure();
+        self.phase = Phase::Idle;
+        self.record.set_state(ClientState::Idle);
+        self.record.server.store(0, Ordering::Relaxed);
+        self.pool.discard(server);
+        let behind = std::mem::replace(&mut self.received, unit);
+        self.received.extend_from_slice(&behind);
+        self.take_received(cx)
+    }
+
+    /// No connection can be made to the server that was chosen.
+    fn on_no_connection(
+        &mut self,
+        cx: &mut Context<'_>,
+        error: &CheckoutError,
+    ) -> Result<(), Ended> {
+        match &mut self.routing {
+            Some(routing) if routing.may_try_elsewhere() => {
+                routing.on_lost();
+                routing.on_failure();
+                self.phase = Phase::Undecided;
+                self.take_received(cx)
+            }
+            _ => self.refuse(cx, &Failure::checkout(error)),
+        }
+    }
+
     // ── The server's side ────────────────────────────────────────────────────────────────────
 
     fn attach(&mut self, server: Box<Server>, since: Instant, now: Instant) -> Result<(), Ended> {
-        let mut server = self
-            .worker
-            .adopt(server, &self.record.pool)
-            .map_err(|error| {
-                let failure = Failure::server_lost(&self.record, Some(&error));
-                Ended::failed(failure)
-            })?;
+        let mut server = self.worker.adopt(server, &self.pool).map_err(|error| {
+            let failure = Failure::server_lost(&self.record, Some(&error));
+            Ended::failed(failure)
+        })?;
         let stats = &self.record.pool.stats;
         stats.server_assignment_count.add(1);
         stats.wait_time.add_time(now.duration_since(since));
@@ -485,6 +608,9 @@ impl Relay {
             .store(self.record.id, Ordering::Relaxed);
         server.idle_since = now;
         self.server = Some(server);
+        if let Some(routing) = &mut self.routing {
+            routing.on_attach();
+        }
         // Also ends the limits of the wait, if there was one.
         self.turn_to(Doing::Running, now);
         Ok(())
@@ -530,12 +656,21 @@ impl Relay {
             return Ok(());
         };
         let mut out = Outbox::new(data, &mut composed);
+        let answered = self.session.answered();
         let taken = self
             .session
             .on_server_bytes(data, &mut server.state, &mut out, &mut to_server);
         if let Ok(done) = &taken {
             server.received.extend_from_slice(&data[*done..]);
         }
+        if let Some(routing) = &mut self.routing {
+            let is_over = self.session.answered() != answered;
+            // Before the client is told: whoever hears of it from the client must not read older data.
+            if is_over && self.session.take_writes(&server.state) {
+                routing.on_write(&self.settings);
+            }
+        }
+        let refused = server.state.stake.refused();
         let to_client = out.finish();
         if !to_client.is_empty() {
             self.record
@@ -549,6 +684,10 @@ impl Relay {
         drop(composed);
         if let Err(fault) = taken {
             return self.on_server_fault(cx, &fault);
+        }
+        if let Some(sqlstate) = refused {
+            let is_refusal = sqlstate.is_refusal_of_standby();
+            return self.run_elsewhere(cx, is_refusal);
         }
         if !to_server.is_empty() {
             let sent = self
@@ -602,10 +741,10 @@ impl Relay {
         self.record.set_state(ClientState::Idle);
         self.record.server.store(0, Ordering::Relaxed);
         if server.is_clean() {
-            self.record.pool.release_at(server, now);
+            self.pool.release_at(server, now);
         } else {
             // It has begun to say something that nobody has asked for.
-            self.record.pool.discard(server);
+            self.pool.discard(server);
         }
     }
 
@@ -620,6 +759,9 @@ impl Relay {
             let held = now.duration_since(since);
             stats.xact_time.add_time(held);
             stats.query_time.add_time(held);
+            if let Some(routing) = &mut self.routing {
+                routing.on_release(held);
+            }
         }
         let statements = server.state.statements.len();
         server
@@ -639,10 +781,24 @@ impl Relay {
 
     /// The server is of no use any more: the client is told what that means for it.
     fn on_server_lost(&mut self, cx: &mut Context<'_>, failure: &Failure) -> Result<(), Ended> {
+        if self.is_at_stake() {
+            failure.log(&self.record);
+            return self.run_elsewhere(cx, false);
+        }
         let Some(mut server) = self.server.take() else {
             return Ok(());
         };
         failure.log(&self.record);
+        if let Some(routing) = &mut self.routing {
+            // Whether it was carried out, nobody knows.
+            if self.session.has_written() {
+                routing.on_write(&self.settings);
+            }
+            self.session.forget_writes();
+            routing.on_lost();
+            routing.on_failure();
+            routing.begin_anew();
+        }
         self.phase = Phase::Idle;
         self.record.set_state(ClientState::Idle);
         self.record.server.store(0, Ordering::Relaxed);
@@ -652,7 +808,7 @@ impl Relay {
             self.session
                 .on_server_lost(&mut server.state, &failure.report(), &mut answers);
         let mid_message = server.state.is_mid_message();
-        self.record.pool.discard(server);
+        self.pool.discard(server);
         self.send_to_client(cx, &answers)?;
         match damage {
             Damage::Statement => Ok(()),
@@ -682,7 +838,7 @@ impl Relay {
 
     /// Cancels what the client is waiting for: its place in the queue, or what its server runs.
     fn cancel(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        if matches!(self.phase, Phase::Waiting { .. }) {
+        if self.is_waiting() {
             self.leave_queue();
             return self.refuse(cx, &Failure::checkout(&CheckoutError::Canceled));
         }
@@ -716,7 +872,7 @@ impl Relay {
 
     /// Notices what the client does now. Costs no clock call where no limit is set.
     fn watch_time(&mut self) {
-        if matches!(self.phase, Phase::Waiting { .. }) || !time_limits::has_limits(&self.settings) {
+        if self.is_waiting() || !time_limits::has_limits(&self.settings) {
             return;
         }
         let (doing, answered) = (self.doing(), self.session.answered());

@@ -120,6 +120,16 @@ impl Database {
         is(Role::Primary).or_else(|| is(Role::Auto))
     }
 
+    /// All servers: the primary, as far as the configuration says, then the others in the file's order.
+    pub fn hosts(&self) -> impl Iterator<Item = &Server> {
+        let primary = self.primary();
+        let others = self
+            .servers
+            .iter()
+            .filter(move |server| Some(*server) != primary);
+        primary.into_iter().chain(others)
+    }
+
     /// The same database under another name: how `"*"` serves a name.
     pub(crate) fn named(&self, name: &str) -> Self {
         Self {

@@ -17,6 +17,7 @@
 //! Knows no client protocol: an error for waiting clients is a [`CheckoutError`].
 
 pub mod clients;
+pub mod cluster;
 pub mod limit;
 pub mod pools;
 pub mod seats;
@@ -39,8 +40,9 @@ use tokio_util::task::TaskTracker;
 
 pub use self::{
     clients::{ClientRecord, ClientState, Clients, Signal},
+    cluster::{Cluster, Hosts},
     limit::Limit,
-    pools::Pools,
+    pools::{Pools, Servers},
     wait::Ticket,
     watch::Watch,
 };
@@ -53,7 +55,7 @@ use crate::{
         prove,
         recover::{self, Leftover, RecoverError, Recovery, Unfinished},
     },
-    session::{Interners, Settings, SettingsInterner, StatementInterner},
+    session::{Interners, Settings, SettingsInterner},
     stats::PoolStats,
 };
 
@@ -108,6 +110,8 @@ pub struct Shared {
     /// Settings of a server without any.
     pub defaults: Arc<Settings>,
     next_server: AtomicU64,
+    /// Numbers what catalogues were found to know.
+    pub worlds: Arc<AtomicU64>,
 }
 
 impl Shared {
@@ -118,6 +122,7 @@ impl Shared {
             defaults: settings.intern(Settings::default()),
             settings,
             next_server: AtomicU64::new(1),
+            worlds: Arc::default(),
         }
     }
 }
@@ -216,6 +221,7 @@ impl Pool {
         name: PoolName,
         settings: Arc<PoolSettings>,
         login: Arc<ServerLogin>,
+        interners: Arc<Interners>,
         shared: Arc<Shared>,
         limits: (Arc<Limit>, Arc<Limit>),
     ) -> Arc<Self> {
@@ -223,11 +229,7 @@ impl Pool {
         let pool = Arc::new(Self {
             name,
             stats: PoolStats::default(),
-            interners: Arc::new(Interners {
-                statements: StatementInterner::default(),
-                settings: Arc::clone(&shared.settings),
-                ..Interners::default()
-            }),
+            interners,
             shared,
             database_limit,
             user_limit,

@@ -8,8 +8,8 @@ use std::{
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-use super::{Limit, Pool, PoolName, Shared};
-use crate::{config::PoolSettings, server::ServerLogin, stats::Totals};
+use super::{Cluster, Limit, Pool, PoolName, Shared, Watch};
+use crate::{config::PoolSettings, server::ServerLogin, session::Interners, stats::Totals};
 
 /// All pools.
 #[derive(Debug)]
@@ -20,14 +20,37 @@ pub struct Pools {
 
 #[derive(Debug, Default)]
 struct Directory {
-    pools: BTreeMap<PoolName, Arc<Pool>>,
-    database_limits: HashMap<Box<str>, Arc<Limit>>,
+    clusters: BTreeMap<PoolName, Arc<Cluster>>,
+    /// By database and server.
+    database_limits: HashMap<(Box<str>, usize), Arc<Limit>>,
     user_limits: HashMap<Box<str>, Arc<Limit>>,
     paused: Paused,
     /// Databases that DISABLE has closed to new clients.
     disabled: BTreeSet<Box<str>>,
     /// What pools have done that are no longer there, by database.
     retired: HashMap<Box<str>, Totals>,
+}
+
+/// The servers of a database, for one user.
+#[derive(Debug)]
+pub struct Servers {
+    /// The settings of the pools.
+    pub settings: Arc<PoolSettings>,
+    /// How each server is logged in to; the home pool's first.
+    pub logins: Vec<Arc<ServerLogin>>,
+    /// What is known of them; `None` where there is nothing to choose.
+    pub watch: Option<Arc<Watch>>,
+}
+
+impl Servers {
+    /// One server.
+    pub fn one(settings: Arc<PoolSettings>, login: Arc<ServerLogin>) -> Self {
+        Self {
+            settings,
+            logins: vec![login],
+            watch: None,
+        }
+    }
 }
 
 /// What PAUSE holds.
@@ -55,20 +78,45 @@ impl Pools {
         &self.shared
     }
 
-    /// The pool of that name; made, if it is not there, with what `make` says.
-    pub fn pool(
-        &self,
-        name: &PoolName,
-        make: impl FnOnce() -> (Arc<PoolSettings>, Arc<ServerLogin>),
-    ) -> Arc<Pool> {
+    /// The pools of that name; made, if they are not there, with what `make` says.
+    pub fn cluster(&self, name: &PoolName, make: impl FnOnce() -> Servers) -> Arc<Cluster> {
         let mut directory = self.lock();
-        if let Some(pool) = directory.pools.get(name) {
-            return Arc::clone(pool);
+        if let Some(cluster) = directory.clusters.get(name) {
+            return Arc::clone(cluster);
         }
-        let (settings, login) = make();
+        let Servers {
+            settings,
+            logins,
+            watch,
+        } = make();
+        let interners = Arc::new(Interners {
+            settings: Arc::clone(&self.shared.settings),
+            ..Interners::default()
+        });
+        let logins = logins.into_iter().enumerate();
+        let pools = logins
+            .map(|(host, login)| {
+                self.make(&mut directory, (name, host), &settings, login, &interners)
+            })
+            .collect();
+        let cluster = Cluster::new(name.clone(), pools, watch);
+        directory
+            .clusters
+            .insert(name.clone(), Arc::clone(&cluster));
+        cluster
+    }
+
+    fn make(
+        &self,
+        directory: &mut Directory,
+        (name, host): (&PoolName, usize),
+        settings: &Arc<PoolSettings>,
+        login: Arc<ServerLogin>,
+        interners: &Arc<Interners>,
+    ) -> Arc<Pool> {
         let database_limit = directory
             .database_limits
-            .entry(name.database.clone())
+            .entry((name.database.clone(), host))
             .or_insert_with(|| Arc::new(Limit::new("max_db_connections")));
         database_limit.set(settings.max_db_connections);
         let database_limit = Arc::clone(database_limit);
@@ -78,29 +126,30 @@ impl Pools {
             .or_insert_with(|| Arc::new(Limit::new("max_user_connections")));
         user_limit.set(settings.max_user_connections);
         let user_limit = Arc::clone(user_limit);
-        let limits = (database_limit, user_limit);
         let pool = Pool::new(
             name.clone(),
-            settings,
+            Arc::clone(settings),
             login,
+            Arc::clone(interners),
             Arc::clone(&self.shared),
-            limits,
+            (database_limit, user_limit),
         );
         if directory.is_paused(&name.database) {
             pool.pause();
         }
-        directory.pools.insert(name.clone(), Arc::clone(&pool));
         pool
     }
 
-    /// The pool of that name, if it is there.
-    pub fn existing(&self, name: &PoolName) -> Option<Arc<Pool>> {
-        self.lock().pools.get(name).map(Arc::clone)
+    /// All databases and users that have pools.
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        self.lock().clusters.values().map(Arc::clone).collect()
     }
 
     /// All pools, by database and user.
     pub fn all(&self) -> Vec<Arc<Pool>> {
-        self.lock().pools.values().map(Arc::clone).collect()
+        let clusters = self.clusters();
+        let hosts = clusters.iter().map(|cluster| cluster.hosts());
+        hosts.flat_map(|hosts| hosts.pools.to_vec()).collect()
     }
 
     /// The pools of one database, or of all.
@@ -110,22 +159,52 @@ impl Pools {
         pools
     }
 
-    /// New settings for a pool, and for the limits it shares.
-    pub fn reconfigure(
-        &self,
-        pool: &Arc<Pool>,
-        settings: Arc<PoolSettings>,
-        login: Arc<ServerLogin>,
-    ) {
-        let directory = self.lock();
-        if let Some(limit) = directory.database_limits.get(&pool.name.database) {
-            limit.set(settings.max_db_connections);
+    /// New settings for the pools of one database and user, and for the limits they share. Where
+    /// there are more or fewer servers than before, pools come and go.
+    pub fn reconfigure(&self, cluster: &Cluster, servers: Servers) {
+        let Servers {
+            settings,
+            logins,
+            watch,
+        } = servers;
+        let mut directory = self.lock();
+        let name = &cluster.name;
+        for ((database, _), limit) in &directory.database_limits {
+            if *database == name.database {
+                limit.set(settings.max_db_connections);
+            }
         }
-        if let Some(limit) = directory.user_limits.get(&pool.name.user) {
+        if let Some(limit) = directory.user_limits.get(&name.user) {
             limit.set(settings.max_user_connections);
         }
+        let before = cluster.hosts();
+        let interners = &before.home().interners;
+        let mut pools = Vec::with_capacity(logins.len());
+        let mut reconfigured = Vec::new();
+        for (host, login) in logins.into_iter().enumerate() {
+            match before.pools.get(host) {
+                Some(pool) => {
+                    reconfigured.push((Arc::clone(pool), login));
+                    pools.push(Arc::clone(pool));
+                }
+                None => {
+                    pools.push(self.make(
+                        &mut directory,
+                        (name, host),
+                        &settings,
+                        login,
+                        interners,
+                    ));
+                }
+            }
+        }
         drop(directory);
-        pool.reconfigure(settings, login);
+        for (pool, login) in reconfigured {
+            pool.reconfigure(Arc::clone(&settings), login);
+        }
+        let gone = before.pools.iter().skip(pools.len());
+        gone.for_each(Pool::shut_down);
+        cluster.replace(pools, watch);
     }
 
     /// PAUSE of one database, or of all. Pools that come later are paused as well.
@@ -165,10 +244,12 @@ impl Pools {
     fn unpause(&self, change: impl FnOnce(&mut Paused) -> bool) -> bool {
         let mut directory = self.lock();
         let changed = change(&mut directory.paused);
-        let free = |pool: &&Arc<Pool>| !directory.is_paused(&pool.name.database);
-        let free: Vec<_> = directory.pools.values().filter(free).cloned().collect();
+        let free = |cluster: &&Arc<Cluster>| !directory.is_paused(&cluster.name.database);
+        let free: Vec<_> = directory.clusters.values().filter(free).cloned().collect();
         drop(directory);
-        free.iter().for_each(Pool::resume);
+        for cluster in free {
+            cluster.hosts().pools.iter().for_each(Pool::resume);
+        }
         changed
     }
 
@@ -211,21 +292,30 @@ impl Pools {
     /// What time brings.
     pub fn tend(&self) {
         let now = Instant::now();
-        for pool in self.all() {
-            pool.tend(now);
+        for cluster in self.clusters() {
+            cluster.follow_roles();
+            for pool in &cluster.hosts().pools {
+                pool.tend(now);
+            }
         }
     }
 
     /// Forgets pools that `unwanted` picks and that have neither connections nor clients.
     pub fn forget(&self, unwanted: impl Fn(&Pool) -> bool) {
         let mut directory = self.lock();
-        let Directory { pools, retired, .. } = &mut *directory;
-        pools.retain(|name, pool| {
+        let Directory {
+            clusters, retired, ..
+        } = &mut *directory;
+        clusters.retain(|name, cluster| {
+            let hosts = cluster.hosts();
             // One reference is ours: nobody else has it.
-            let forget = Arc::strong_count(pool) == 1 && pool.is_unused() && unwanted(pool);
+            let is_unused = |pool: &Arc<Pool>| {
+                Arc::strong_count(pool) == 1 && pool.is_unused() && unwanted(pool)
+            };
+            let forget = Arc::strong_count(cluster) == 1 && hosts.pools.iter().all(is_unused);
             if forget {
                 let totals = retired.entry(name.database.clone()).or_default();
-                *totals = *totals + pool.stats.totals();
+                *totals = *totals + hosts.home().stats.totals();
             }
             !forget
         });
@@ -246,9 +336,9 @@ impl Pools {
             .iter()
             .map(|(name, totals)| (name.clone(), *totals))
             .collect();
-        for pool in directory.pools.values() {
-            let sum = totals.entry(pool.name.database.clone()).or_default();
-            *sum = *sum + pool.stats.totals();
+        for cluster in directory.clusters.values() {
+            let sum = totals.entry(cluster.name.database.clone()).or_default();
+            *sum = *sum + cluster.hosts().home().stats.totals();
         }
         totals
     }

@@ -14,11 +14,42 @@ use std::{
 
 use tokio::sync::Notify;
 
+use hashbrown::HashMap;
+
 use crate::{
-    route::{Decision, Poll, Reason, Topology},
-    sql::{Builtins, Knowledge},
+    route::{Decision, HostId, Poll, Reason, Topology},
+    session::World,
+    sql::Knowledge,
     stats::Counter,
 };
+
+/// The poll behind the last write of sessions that share their freshness.
+#[derive(Debug, Default)]
+pub struct SharedWrite(AtomicU64);
+
+impl SharedWrite {
+    /// That poll; 0 if none has written.
+    #[inline]
+    pub fn poll(&self) -> Poll {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// One of them has written.
+    pub fn on_write(&self, poll: Poll) {
+        self.0.fetch_max(poll, Ordering::AcqRel);
+    }
+}
+
+/// Freshness by key (`pgweir.key`).
+#[derive(Debug, Default)]
+struct Keys {
+    writes: HashMap<Box<[u8]>, Arc<SharedWrite>>,
+    /// What was known of keys that have been forgotten: a key that is new may be one of them.
+    forgotten: Poll,
+}
+
+/// So many keys are remembered; then those that nobody uses are forgotten.
+const MAX_KEYS: usize = 100_000;
 
 /// See the module.
 pub struct Watch {
@@ -30,15 +61,20 @@ pub struct Watch {
     /// Wakes the monitor.
     pub call: Notify,
     waiting: Mutex<Vec<Waker>>,
-    knowledge: Mutex<Arc<dyn Knowledge>>,
+    world: Mutex<Option<Arc<World>>>,
+    /// The number of that world; 0 while there is none.
     generation: AtomicU64,
-    /// Whether somebody has changed the schema since the catalogue was read.
-    stale: AtomicU64,
+    worlds: Arc<AtomicU64>,
+    /// How often somebody has changed the schema.
+    schema_changes: AtomicU64,
+    /// The last write of any session of the database.
+    pub written: SharedWrite,
+    keys: Mutex<Keys>,
 }
 
 impl Watch {
-    /// Nothing is known yet.
-    pub fn new(topology: Topology) -> Arc<Self> {
+    /// Nothing is known yet. `worlds` numbers what catalogues of the process were found to know.
+    pub fn new(topology: Topology, worlds: Arc<AtomicU64>) -> Arc<Self> {
         let counters = || (0..Reason::COUNT).map(|_| Counter::default()).collect();
         Arc::new(Self {
             topology,
@@ -46,9 +82,12 @@ impl Watch {
             wanted: AtomicU64::new(0),
             call: Notify::new(),
             waiting: Mutex::default(),
-            knowledge: Mutex::new(Arc::new(Builtins)),
+            world: Mutex::default(),
             generation: AtomicU64::new(0),
-            stale: AtomicU64::new(0),
+            worlds,
+            schema_changes: AtomicU64::new(0),
+            written: SharedWrite::default(),
+            keys: Mutex::default(),
         })
     }
 
@@ -72,9 +111,17 @@ impl Watch {
         self.call.notify_one();
     }
 
+    /// A connection to this host was lost: the monitor looks at it again before it serves anything.
+    pub fn doubt(&self, host: HostId) {
+        if let Some(host) = self.topology.hosts().get(host) {
+            host.doubt();
+        }
+        self.call.notify_one();
+    }
+
     /// Somebody has changed the schema: what the catalogue knows may be outdated.
     pub fn on_schema_change(&self) {
-        self.stale.fetch_add(1, Ordering::AcqRel);
+        self.schema_changes.fetch_add(1, Ordering::AcqRel);
         self.call.notify_one();
     }
 
@@ -109,33 +156,51 @@ impl Watch {
 
     /// How often the schema was changed through us.
     pub fn schema_changes(&self) -> u64 {
-        self.stale.load(Ordering::Acquire)
+        self.schema_changes.load(Ordering::Acquire)
     }
 
     /// The catalogue was read.
     pub fn set_knowledge(&self, knowledge: Arc<dyn Knowledge>) {
-        *self
-            .knowledge
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = knowledge;
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        let number = self.worlds.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        *world = Some(Arc::new(World { number, knowledge }));
+        self.generation.store(number, Ordering::Release);
     }
 
     // ── What both read ───────────────────────────────────────────────────────────────────────
 
-    /// Counts what the catalogue was found to know.
+    /// The number of what the catalogue was found to know; 0 before it was read.
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// What the catalogue knows, and its generation.
-    pub fn knowledge(&self) -> (Arc<dyn Knowledge>, u64) {
-        let knowledge = self
-            .knowledge
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        (Arc::clone(&knowledge), self.generation())
+    /// What the catalogue was found to know; `None` before it was read.
+    pub fn world(&self) -> Option<Arc<World>> {
+        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        world.clone()
+    }
+
+    /// The freshness of those with this key.
+    pub fn shared(&self, key: &[u8]) -> Arc<SharedWrite> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = keys.writes.get(key) {
+            return Arc::clone(known);
+        }
+        if keys.writes.len() >= MAX_KEYS {
+            let Keys { writes, forgotten } = &mut *keys;
+            writes.retain(|_, write| {
+                let is_used = Arc::strong_count(write) > 1;
+                if !is_used {
+                    *forgotten = (*forgotten).max(write.poll());
+                }
+                is_used
+            });
+        }
+        let shared = Arc::new(SharedWrite::default());
+        shared.on_write(keys.forgotten);
+        keys.writes.insert(key.into(), Arc::clone(&shared));
+        shared
     }
 
     /// How often each reason decided: for the primary, and for replicas; those that never did are left

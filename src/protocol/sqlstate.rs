@@ -62,6 +62,24 @@ impl SqlState {
         self.0.starts_with(b"57")
     }
 
+    /// Whether a standby says so of what only a primary does: writing, and what needs it to be over with
+    /// recovery (measured; `read_only_sql_transaction`, `feature_not_supported` for unlogged tables and
+    /// SERIALIZABLE, `object_not_in_prerequisite_state` for functions of the primary).
+    pub fn is_refusal_of_standby(self) -> bool {
+        [
+            Self::READ_ONLY_SQL_TRANSACTION,
+            Self::FEATURE_NOT_SUPPORTED,
+            Self::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        ]
+        .contains(&self)
+    }
+
+    /// Whether a standby has cancelled a query because what it replays gets in its way (manual,
+    /// "Handling Query Conflicts").
+    pub fn is_conflict_with_recovery(self) -> bool {
+        [Self::SERIALIZATION_FAILURE, Self::DEADLOCK_DETECTED].contains(&self)
+    }
+
     /// The code as text.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("checked to be ASCII when made")

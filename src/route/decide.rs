@@ -102,14 +102,13 @@ pub struct Decision {
 pub enum Verdict {
     /// Go there.
     Go(Decision),
-    /// Ask again when the monitor has found something out; it is wanted to do this poll.
+    /// Ask again when the monitor has found something out, or with less patience when the time is over.
+    /// The monitor is wanted to do this poll.
     Wait {
         /// The poll; 0 for any.
         poll: Poll,
         /// What for.
         reason: Reason,
-        /// For how long; whoever has waited that long asks again without patience.
-        at_most: Patience,
     },
     /// No server takes writes, as far as is known.
     NoPrimary,
@@ -271,14 +270,10 @@ impl Search<'_> {
         };
         let Obstacle { reason, poll } = obstacle;
         let may_wait = self.question.patience;
-        let wait = |at_most| Verdict::Wait {
-            poll,
-            reason,
-            at_most,
-        };
+        let wait = Verdict::Wait { poll, reason };
         let waits_for_lag = self.policy.on_lag == OnLag::Wait && reason != Reason::PinAfterWrite;
         if may_wait == Patience::Lag && (waits_for_lag || must_be_replica) {
-            return wait(Patience::Lag);
+            return wait;
         }
         let is_worth_a_moment = match reason {
             Reason::Strong => true,
@@ -286,7 +281,7 @@ impl Search<'_> {
             _ => false,
         };
         if may_wait >= Patience::Moment && is_worth_a_moment {
-            return wait(Patience::Moment);
+            return wait;
         }
         if must_be_replica {
             return Verdict::NoReplica;

@@ -31,14 +31,12 @@ pub enum Reason {
     NoReplica,
     /// A replica refused or cancelled it, or died before its first row.
     Rerun,
-    /// A replica has refused the same text before.
-    Learned,
     /// A message too long to be looked at, or a FunctionCall.
     Unseen,
 }
 
 /// Those that are not a statement's, in the order of their indices.
-const OTHERS: [(Reason, &str); 14] = [
+const OTHERS: [(Reason, &str); 13] = [
     (Reason::ReadOnlyTransaction, "read_only_transaction"),
     (Reason::Hint, "hint"),
     (Reason::Route, "route_setting"),
@@ -51,7 +49,6 @@ const OTHERS: [(Reason, &str); 14] = [
     (Reason::PinAfterWrite, "pin_after_write"),
     (Reason::NoReplica, "no_replica"),
     (Reason::Rerun, "rerun"),
-    (Reason::Learned, "learned"),
     (Reason::Unseen, "unseen"),
 ];
 

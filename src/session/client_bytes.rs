@@ -22,7 +22,7 @@ use crate::{
         frame::{self, HEADER},
         frontend::{self, Bind, Parse, Target},
     },
-    sql::{self, Effects},
+    sql::Effects,
 };
 
 /// The longest Parse message that is held to give its statement a name of its own.
@@ -102,7 +102,7 @@ impl Session {
                     terminate: true,
                 });
             }
-            if self.must_wait(&frame, server) {
+            if self.must_wait(&frame, server) || self.must_not_follow(&data[at..], server) {
                 self.stalled = true;
                 if server.pipeline.len() >= OWED_LIMIT {
                     encode::flush(out.own());
@@ -328,6 +328,7 @@ impl Session {
     ) -> Result<(), Violation> {
         if message.frame.tag == FrontendTag::FunctionCall {
             self.touch(Effects::OPAQUE);
+            self.note_unseen();
             Self::pass(Request::FunctionCall, message, server, out);
             return Ok(());
         }
@@ -343,6 +344,7 @@ impl Session {
             };
         }
         self.touch(Effects::UNKNOWN);
+        self.note_unseen();
         server.statements.doubt_all();
         let drops = self.drop_unnamed(server);
         let query = Expected::new(Request::Query, Disposition::Forward).revoking(drops);
@@ -402,11 +404,13 @@ impl Session {
         let is_unnamed = message.frame.body().first() == Some(&0);
         if is_unnamed && !message.is_small() {
             self.parse_streamed(server);
+            self.note_unseen();
             Self::forward(message, out);
             return Ok(());
         }
         let parse = Parse::read(message.frame.body()).map_err(message.malformed())?;
-        let facts = sql::classify(parse.text, &self.dialect.env());
+        let facts = self.look(parse.text);
+        self.note_write(parse.text, &facts);
         if let Some(refusal) = self.refusal(facts.effects) {
             self.refuse_parse(refusal, is_unnamed, server, out);
             return Ok(());
@@ -443,6 +447,7 @@ impl Session {
             None => self.unnamed.runs,
         };
         self.note_settings_of(bind.statement, runs);
+        self.note_write_of(bind.statement);
         if let Err(refusal) = self.guard_sequences(runs, server, out) {
             Self::refuse_bind(refusal, server, out);
             return Ok(());

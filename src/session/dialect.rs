@@ -1,6 +1,6 @@
 //! How a client's bytes are to be read as SQL.
 
-use crate::sql::{Builtins, Env};
+use crate::sql::{Env, Knowledge};
 
 /// What the reported parameters say about string literals and characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +47,22 @@ impl Dialect {
         }
     }
 
+    /// Stands for everything that the meaning of a text depends on, in this world.
+    #[inline]
+    pub(super) fn key(self, world: u64) -> u64 {
+        let flags =
+            u64::from(self.standard_conforming_strings) | u64::from(self.ascii_safe_encoding) << 1;
+        world << 16 | u64::from(self.server_version & 0x3fff) << 2 | flags
+    }
+
     /// For the classifier.
-    pub(super) fn env(self) -> Env<'static> {
+    pub(super) fn env(self, knowledge: &dyn Knowledge) -> Env<'_> {
         Env {
             standard_conforming_strings: self.standard_conforming_strings,
             ascii_safe_encoding: self.ascii_safe_encoding,
             server_version: self.server_version,
             max_len: super::HOLD_LIMIT,
-            knowledge: &Builtins,
+            knowledge,
         }
     }
 }
@@ -62,17 +70,19 @@ impl Dialect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::Builtins;
 
     #[test]
     fn reported_parameters_decide_how_text_is_read() {
         let mut dialect = Dialect::default();
         dialect.on_parameter_status(b"client_encoding", b"SJIS");
         dialect.on_parameter_status(b"standard_conforming_strings", b"off");
-        assert!(!dialect.env().ascii_safe_encoding && !dialect.env().standard_conforming_strings);
+        let env = dialect.env(&Builtins);
+        assert!(!env.ascii_safe_encoding && !env.standard_conforming_strings);
         dialect.on_parameter_status(b"client_encoding", b"UTF8");
         dialect.on_parameter_status(b"standard_conforming_strings", b"on");
         assert_eq!(dialect, Dialect::default());
         dialect.on_parameter_status(b"server_version", b"15.18 (Debian 15.18-0+deb12u1)");
-        assert_eq!(dialect.env().server_version, 15);
+        assert_eq!(dialect.env(&Builtins).server_version, 15);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Mode, Session, probe::PinReason, settings::is_read_by_parser, statements::Source};
-use crate::sql::{self, Class, Detail, Effects};
+use crate::sql::{self, Builtins, Class, Detail, Effects};
 
 /// Effects that leave session state behind which a probe can find.
 const PROBED: Effects = Effects::SETS
@@ -119,7 +119,8 @@ impl Session {
         if facts.statements == 1 {
             return self.note_setting(text, facts);
         }
-        let env = self.dialect.env();
+        // What is set does not depend on what the catalogue knows.
+        let env = self.dialect().env(&Builtins);
         for (_, facts) in sql::statements(text, &env) {
             self.note_setting(text, &facts);
         }
@@ -144,7 +145,7 @@ impl Session {
                 let Some(text) = self.unnamed.text().map(<[u8]>::to_vec) else {
                     return;
                 };
-                let facts = sql::classify(&text, &self.dialect.env());
+                let facts = self.look(&text);
                 self.note_settings(&text, &facts);
             }
         }

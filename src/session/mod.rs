@@ -29,7 +29,10 @@ mod sequences;
 mod server_bytes;
 pub mod server_state;
 pub mod settings;
+pub mod stake;
 pub mod statements;
+pub mod texts;
+pub mod unit;
 mod unnamed;
 
 use std::sync::{Arc, atomic::AtomicBool};
@@ -41,10 +44,12 @@ pub use server_bytes::ServerFault;
 pub use server_state::ServerState;
 pub use settings::{Settings, SettingsInterner};
 pub use statements::StatementInterner;
+pub use texts::{Texts, World};
+pub use unit::{Kind, Place, Unit};
 
 use self::{
     dialect::Dialect, probe::StateCheck, revoke::Cause, server_state::Streaming,
-    statements::ClientStatements, unnamed::UnnamedStatement,
+    statements::ClientStatements, unit::Writes, unnamed::UnnamedStatement,
 };
 use crate::{
     protocol::{
@@ -163,6 +168,8 @@ pub struct Session {
     settings: Arc<Settings>,
     startup: Arc<Settings>,
     dialect: Dialect,
+    texts: Texts,
+    world: Option<Arc<World>>,
     batch: Batch,
     streaming: Option<Streaming>,
     /// How far the messages that are held back have been scanned for the end of their batch.
@@ -187,6 +194,8 @@ pub struct Session {
     deferred_error: Option<Box<[u8]>>,
     /// Queries that the server ignores because of a failure of ours.
     unanswered: usize,
+    place: Place,
+    writes: Writes,
 }
 
 impl Session {
@@ -206,6 +215,8 @@ impl Session {
             settings: Arc::clone(&startup),
             startup,
             dialect,
+            texts: Texts::default(),
+            world: None,
             batch: Batch::Closed,
             streaming: None,
             scanned: 0,
@@ -220,7 +231,17 @@ impl Session {
             answered: 0,
             deferred_error: None,
             unanswered: 0,
+            place: Place::Only,
+            writes: Writes::None,
         }
+    }
+
+    /// With what the client was told of its server: how texts are read depends on it.
+    pub fn told(mut self, parameters: &[(Box<[u8]>, Box<[u8]>)]) -> Self {
+        for (name, value) in parameters {
+            self.dialect.on_parameter_status(name, value);
+        }
+        self
     }
 
     /// Why the server is kept beyond the transaction.
@@ -258,7 +279,10 @@ impl Session {
     /// [`Session::plan`].
     pub fn can_resume(&self, server: Option<&ServerState>) -> bool {
         let must_wait = |server| {
-            Self::is_full(server) || Self::holds(server) || self.awaits_state_check(server)
+            Self::is_full(server)
+                || Self::holds(server)
+                || self.awaits_state_check(server)
+                || self.waits_to_follow(server)
         };
         self.stalled && !server.is_some_and(must_wait)
     }
@@ -269,6 +293,14 @@ impl Session {
             || !self.touched.is_empty()
             || !self.pins.is_empty()
             || !matches!(self.check, StateCheck::None)
+    }
+
+    /// Sets something that the client has not set itself. The server is told of it like of any other
+    /// setting.
+    pub fn insert_setting(&mut self, name: &[u8], value: &[u8]) {
+        let mut settings = (*self.settings).clone();
+        settings.insert(name, value);
+        self.settings = self.interners.settings.intern(settings);
     }
 
     /// The session's settings.

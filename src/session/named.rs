@@ -109,7 +109,8 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) {
-        let facts = sql::classify(text, &self.dialect.env());
+        let facts = self.look(text);
+        self.note_write(text, &facts);
         self.note_settings(text, &facts);
         if let Some(refusal) = self.refusal_of(text, &facts, server, out) {
             return self.refuse_query(refusal, server, out);

@@ -79,6 +79,10 @@ impl Session {
             if Self::may_be_half_a_description(&frame) && behind.is_none() {
                 break;
             }
+            let is_ours = || matches!(server.pipeline.under_way(), Some(Disposition::Skip(_)));
+            if server.stake.is_on() && !is_ours() && !server.stake.lets_through(&data[at..]) {
+                break;
+            }
             Self::give_fakes_behind(server, out);
             let forward = self.on_server_message(&frame, server, out)?
                 && !(Self::may_be_half_a_description(&frame)

@@ -9,6 +9,7 @@ use super::{
     sequences::Sequences,
     server_bytes::ServerFault,
     settings::Settings,
+    stake::Stake,
     statements::ServerStatements,
 };
 use crate::protocol::{
@@ -44,6 +45,8 @@ pub struct ServerState {
     pub(super) sequences: Sequences,
     /// The client's latest batch, to be sent again if need be.
     pub(super) kept: KeptBatch,
+    /// The unit that can still be run elsewhere.
+    pub stake: Stake,
     /// A message that is passing through by pieces.
     pub(super) streaming: Option<Streaming>,
     /// Whom the connection logged in as.
@@ -81,6 +84,7 @@ impl ServerState {
             unnamed: Unnamed::None,
             sequences: Sequences::default(),
             kept: KeptBatch::default(),
+            stake: Stake::default(),
             streaming: None,
             login_user: login_user.into(),
         }

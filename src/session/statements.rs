@@ -14,6 +14,7 @@ use std::sync::{
 
 use hashbrown::{Equivalent, HashMap};
 
+use super::unit::Verdict;
 use crate::sql;
 
 /// How every server-side statement name of ours begins.
@@ -36,6 +37,8 @@ pub struct Statement {
     pub facts: sql::Facts,
     /// The statement that its text executes by name (`EXECUTE`).
     pub needs: Option<Arc<Self>>,
+    /// What kind of server it needs.
+    pub(super) verdict: Verdict,
     /// Whether a server has ever accepted it.
     accepted: AtomicBool,
 }
@@ -258,6 +261,7 @@ impl StatementInterner {
             source: source.clone(),
             facts,
             needs,
+            verdict: Verdict::default(),
             accepted: AtomicBool::new(false),
         });
         statements.insert(Key(source), Arc::clone(&statement));

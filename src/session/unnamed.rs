@@ -47,6 +47,11 @@ pub(super) enum Source {
 }
 
 impl UnnamedStatement {
+    /// Whether there is none.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self.source, Source::None)
+    }
+
     /// Its text, if that is kept.
     pub(super) fn text(&self) -> Option<&[u8]> {
         match &self.source {

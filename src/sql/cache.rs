@@ -102,6 +102,14 @@ impl Cache {
         facts
     }
 
+    /// Forgets what was found about `text`.
+    pub fn forget(&mut self, text: &[u8]) {
+        let hash = self.hasher.hash_one(text);
+        if let Some(&position) = self.position(text, hash) {
+            self.remove(position as usize);
+        }
+    }
+
     /// How it has fared so far.
     pub fn stats(&self) -> CacheStats {
         CacheStats {

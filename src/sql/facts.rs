@@ -151,6 +151,8 @@ reasons! {
     TooLong = "too_long",
     /// `standard_conforming_strings` is off and a plain string holds a backslash.
     BackslashInString = "backslash_in_string",
+    /// A replica has refused this very text before.
+    RefusedByReplica = "refused_by_replica",
     /// The client encoding has bytes that look like ASCII inside characters, and the text is not pure ASCII.
     UnsafeEncoding = "unsafe_encoding",
 }

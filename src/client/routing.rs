@@ -1,0 +1,514 @@
+//! One client's routing: which of its database's servers each of its units goes to.
+//!
+//! Holds what the decisions of [`crate::route`] need to know of one session (how fresh it must be, what
+//! it wishes, what it waits for) and turns them into a pool. Reads no bytes itself and touches no
+//! connection. Clients of a database with one server have none of this.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    config::{Consistency, ConsistencyScope, OnLag, PoolSettings, RouteTo},
+    pool::{Cluster, Hosts, Pool, Watch, watch::SharedWrite},
+    protocol::SqlState,
+    route::{
+        self, Chance, Decision, Freshness, HostId, HostState, Need, Patience, Policy, Poll,
+        Question, Reason, Token, Verdict, Wishes,
+    },
+    session::{Kind, Place, Session, Settings, Unit, unit::Hints},
+};
+
+/// The setting that a session's token is told, and set, by.
+const TOKEN: &[u8] = b"pgweir.token";
+
+/// How long a read waits to get back to a replica that is keeping up: a poll and a round of replay take
+/// a millisecond or two.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// How often a unit is run elsewhere before its failure is told.
+const MAX_RERUNS: u8 = 3;
+
+/// What to do with a unit.
+#[derive(Debug)]
+pub enum Choice {
+    /// Send it to a server of this pool.
+    Go(Arc<Pool>),
+    /// Ask again when the watch has found something out.
+    Wait,
+    /// No server can have it.
+    Nobody(Nobody),
+}
+
+/// Why no server can have a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nobody {
+    /// It needs the primary, and there is none.
+    Primary(Duration),
+    /// It must go to a replica, and none can have it.
+    Replica,
+}
+
+/// What the settings of a session wish, kept as long as the settings stay the same.
+#[derive(Debug)]
+struct Wished {
+    /// Of these settings.
+    of: Arc<Settings>,
+    route: RouteTo,
+    consistency: Consistency,
+    shared: Option<Arc<SharedWrite>>,
+}
+
+/// One client's routing.
+#[derive(Debug)]
+pub struct Routing {
+    cluster: Arc<Cluster>,
+    hosts: Arc<Hosts>,
+    watch: Arc<Watch>,
+    freshness: Freshness,
+    wished: Wished,
+    /// What the present unit's comments wish to share its freshness with.
+    shared_by_comment: Option<Arc<SharedWrite>>,
+    /// Where the present unit was sent, and why.
+    decision: Option<Decision>,
+    /// The host on which it is counted as being at work.
+    at_work: Option<HostId>,
+    /// Whether the present unit is proved to be a read that stands alone, and its length.
+    stake: Option<usize>,
+    /// Since when the present unit waits for a decision, and the poll that was next then.
+    waiting: Option<(Instant, Poll)>,
+    /// The host that failed at the present unit, and how many have.
+    avoid: Option<HostId>,
+    reruns: u8,
+    /// When it last wrote, where `pin_after_write` asks for that.
+    wrote_at: Option<Instant>,
+    /// Which client this is, for rules that remember.
+    client: u64,
+    turn: u64,
+}
+
+impl Routing {
+    /// For a client of these servers; `None` if there is nothing to choose.
+    pub fn new(
+        cluster: &Arc<Cluster>,
+        settings: &PoolSettings,
+        session: &Session,
+        client: u64,
+    ) -> Option<Box<Self>> {
+        let hosts = cluster.hosts();
+        let watch = Arc::clone(hosts.watch.as_ref()?);
+        let wished = Wished::read(session.settings(), settings, &watch);
+        Some(Box::new(Self {
+            cluster: Arc::clone(cluster),
+            hosts,
+            watch,
+            freshness: Freshness::default(),
+            wished,
+            shared_by_comment: None,
+            decision: None,
+            at_work: None,
+            stake: None,
+            waiting: None,
+            avoid: None,
+            reruns: 0,
+            wrote_at: None,
+            client,
+            turn: client,
+        }))
+    }
+
+    /// What is known of the servers.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// Since when the present unit waits for a decision.
+    pub fn waits_since(&self) -> Option<Instant> {
+        self.waiting.map(|(since, _)| since)
+    }
+
+    /// Decides where the unit that `data` begins with goes.
+    pub fn choose(
+        &mut self,
+        session: &mut Session,
+        data: &[u8],
+        settings: &PoolSettings,
+        now: Instant,
+    ) -> Choice {
+        self.refresh(session, settings);
+        let unit = session.unit(data);
+        if unit.shows_token && !self.tell_token(session) {
+            return self.wait(now);
+        }
+        let verdict = self.decide(&unit, settings, now);
+        match verdict {
+            Verdict::Go(decision) => {
+                if matches!(decision.reason, Reason::Monotonic | Reason::Strong) {
+                    self.watch.want(self.freshness.seen);
+                }
+                Choice::Go(self.go(session, &unit, decision, settings))
+            }
+            Verdict::Wait { poll, .. } => {
+                self.watch.want(poll);
+                self.wait(now)
+            }
+            Verdict::NoPrimary => {
+                let (since, _) = *self.waiting.get_or_insert((now, 0));
+                let limit = settings.primary_wait_timeout.unwrap_or_default();
+                if now.duration_since(since) < limit {
+                    return Choice::Wait;
+                }
+                self.begin_anew();
+                Choice::Nobody(Nobody::Primary(limit))
+            }
+            Verdict::NoReplica => {
+                self.begin_anew();
+                Choice::Nobody(Nobody::Replica)
+            }
+        }
+    }
+
+    fn wait(&mut self, now: Instant) -> Choice {
+        let next = self.watch.topology.polls.next();
+        self.waiting.get_or_insert((now, next));
+        Choice::Wait
+    }
+
+    fn decide(&mut self, unit: &Unit, settings: &PoolSettings, now: Instant) -> Verdict {
+        let topology = &self.watch.topology;
+        let reason = unit.reason.map_or(Reason::Unseen, Reason::Statement);
+        let need = match unit.kind {
+            Kind::Read => Need::Read,
+            Kind::ReadOnlyTransaction => Need::ReadOnlyTransaction,
+            Kind::Control | Kind::Write => Need::Primary(reason),
+        };
+        let need = match need {
+            // It has failed on too many replicas.
+            Need::Read if self.reruns >= MAX_RERUNS => Need::Primary(Reason::Rerun),
+            need => need,
+        };
+        let mut wishes = Wishes {
+            route: self.wished.route,
+            consistency: self.wished.consistency,
+            by_comment: false,
+        };
+        let mut freshness = self.freshness;
+        self.shared_by_comment = None;
+        if let Some(hints) = &unit.hints {
+            read_hints(hints, &mut wishes, &mut freshness);
+            let key = hints.key.as_deref();
+            self.shared_by_comment = key.map(|key| self.watch.shared(key));
+        }
+        let asked = self
+            .waiting
+            .map_or_else(|| topology.polls.next(), |(_, asked)| asked);
+        let question = Question {
+            need,
+            wishes,
+            freshness: &freshness,
+            shared: self.shared_write(settings),
+            asked,
+            is_pinned: self.is_pinned(settings, now),
+            avoid: self.avoid,
+            patience: self.patience(wishes, settings, now),
+        };
+        let policy = Policy {
+            on_lag: settings.on_lag,
+            load_balance: settings.load_balance,
+            primary_reads: settings.primary_reads,
+            zone: settings.zone.as_deref(),
+        };
+        self.turn = self.turn.wrapping_add(1);
+        let chance = Chance {
+            turn: self.turn,
+            dice: self.turn.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            client: self.client,
+        };
+        route::decide(&question, &policy, topology, chance)
+    }
+
+    /// The poll behind the last write of those with whom the session shares its freshness.
+    fn shared_write(&self, settings: &PoolSettings) -> Poll {
+        let by_scope = match settings.consistency_scope {
+            ConsistencyScope::Session => 0,
+            ConsistencyScope::User => self.cluster.written.load(Ordering::Acquire),
+            ConsistencyScope::Database => self.watch.written.poll(),
+            ConsistencyScope::Key => self.wished.shared.as_ref().map_or(0, |it| it.poll()),
+        };
+        let by_comment = self.shared_by_comment.as_ref().map_or(0, |it| it.poll());
+        by_scope.max(by_comment)
+    }
+
+    fn is_pinned(&self, settings: &PoolSettings, now: Instant) -> bool {
+        let (Some(time), Some(at)) = (settings.pin_after_write, self.wrote_at) else {
+            return false;
+        };
+        now.duration_since(at) < time
+    }
+
+    /// How much the present unit would still wait.
+    fn patience(&self, wishes: Wishes, settings: &PoolSettings, now: Instant) -> Patience {
+        let waited = self
+            .waiting
+            .map_or(Duration::ZERO, |(since, _)| now.duration_since(since));
+        let waits_long = settings.on_lag == OnLag::Wait || wishes.route == RouteTo::Replica;
+        if waits_long && waited < settings.lag_wait_timeout {
+            Patience::Lag
+        } else if waited < MOMENT {
+            Patience::Moment
+        } else {
+            Patience::None
+        }
+    }
+
+    fn go(
+        &mut self,
+        session: &mut Session,
+        unit: &Unit,
+        mut decision: Decision,
+        settings: &PoolSettings,
+    ) -> Arc<Pool> {
+        if self.reruns > 0 {
+            decision.reason = Reason::Rerun;
+        }
+        self.watch.count(decision);
+        let primary = self.watch.topology.primary();
+        if settings.shadow {
+            decision.host = primary.unwrap_or(0);
+        }
+        let is_primary = primary == Some(decision.host);
+        session.set_place(if is_primary {
+            Place::Primary
+        } else {
+            Place::Replica
+        });
+        let is_read = unit.kind == Kind::Read && !is_primary && settings.rerun_reads;
+        self.stake = unit.size.filter(|_| is_read);
+        self.waiting = None;
+        self.decision = Some(decision);
+        Arc::clone(self.hosts.pool(decision.host))
+    }
+
+    /// How many bytes of the present unit can be run elsewhere.
+    pub fn stake(&mut self) -> Option<usize> {
+        self.stake.take()
+    }
+
+    /// The client has got the server.
+    pub fn on_attach(&mut self) {
+        self.stop_work();
+        self.at_work = self.decision.map(|decision| decision.host);
+        if let Some(host) = self.host() {
+            host.begin();
+        }
+    }
+
+    /// The host that it is at work on.
+    fn host(&self) -> Option<&route::Host> {
+        self.watch.topology.hosts().get(self.at_work?)
+    }
+
+    fn stop_work(&mut self) {
+        if let Some(host) = self.host() {
+            host.end();
+        }
+        self.at_work = None;
+    }
+
+    /// The client learns that something is over that may have changed data. To be called before it is
+    /// told, so that nobody who has heard of it reads from before it.
+    pub fn on_write(&mut self, settings: &PoolSettings) {
+        let poll = self.freshness.on_write(&self.watch.topology);
+        self.watch.want(poll);
+        match settings.consistency_scope {
+            ConsistencyScope::Session => {}
+            ConsistencyScope::User => self.cluster.on_write(poll),
+            ConsistencyScope::Database => self.watch.written.on_write(poll),
+            ConsistencyScope::Key => {
+                if let Some(shared) = &self.wished.shared {
+                    shared.on_write(poll);
+                }
+            }
+        }
+        if let Some(shared) = &self.shared_by_comment {
+            shared.on_write(poll);
+        }
+        if settings.pin_after_write.is_some() {
+            self.wrote_at = Some(Instant::now());
+        }
+    }
+
+    /// Whether it is known well enough what a read is for one on the primary not to count as a write: a
+    /// view may write, which only the catalogue knows.
+    pub fn knows_reads(&self) -> bool {
+        self.watch.generation() > 0
+    }
+
+    /// The client has given its server back, after this time.
+    pub fn on_release(&mut self, held: Duration) {
+        if let Some(host) = self.host() {
+            let micros = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
+            host.add_latency(micros);
+        }
+        self.stop_work();
+        if let Some(decision) = self.decision.take() {
+            self.freshness.on_read(decision.host, &self.watch.topology);
+        }
+        self.begin_anew();
+    }
+
+    /// The server was lost, or has failed at the unit.
+    pub fn on_failure(&mut self) {
+        self.stop_work();
+        self.avoid = self.decision.take().map(|decision| decision.host);
+        self.reruns = self.reruns.saturating_add(1);
+    }
+
+    /// A connection to the present host was lost: what is known of it is doubted.
+    pub fn on_lost(&self) {
+        if let Some(decision) = self.decision
+            && self.watch.topology.primary() != Some(decision.host)
+        {
+            self.watch.doubt(decision.host);
+        }
+    }
+
+    /// Whether a unit that found no connection may try another server.
+    pub fn may_try_elsewhere(&self) -> bool {
+        let is_replica = self
+            .decision
+            .is_some_and(|it| self.watch.topology.primary() != Some(it.host));
+        is_replica && self.reruns < MAX_RERUNS && self.wished.route != RouteTo::Replica
+    }
+
+    /// A unit is over: the next one has not failed anywhere.
+    pub fn begin_anew(&mut self) {
+        self.avoid = None;
+        self.reruns = 0;
+        self.waiting = None;
+        self.stake = None;
+    }
+
+    /// The unit that was decided is not sent after all.
+    pub fn on_give_up(&mut self) {
+        self.decision = None;
+        self.begin_anew();
+    }
+
+    /// Takes over what has changed: the servers, the catalogue, the session's settings.
+    fn refresh(&mut self, session: &mut Session, settings: &PoolSettings) {
+        if !self.cluster.is_current(&self.hosts) {
+            self.hosts = self.cluster.hosts();
+            let watch = self.hosts.watch.clone();
+            if let Some(watch) = watch.filter(|watch| !Arc::ptr_eq(watch, &self.watch)) {
+                self.stop_work();
+                self.watch = watch;
+                // Positions of polls that another watch has counted mean nothing to this one.
+                self.freshness = Freshness::default();
+                self.freshness.on_write(&self.watch.topology);
+                self.watch.want(self.freshness.written);
+            }
+        }
+        if self.watch.generation() != session.world()
+            && let Some(world) = self.watch.world()
+        {
+            session.set_world(world);
+        }
+        if !Arc::ptr_eq(&self.wished.of, session.settings()) {
+            self.wished = Wished::read(session.settings(), settings, &self.watch);
+            let token = session.settings().value(TOKEN);
+            self.freshness.token = token.filter(|it| !it.is_empty()).map(Token::read);
+        }
+    }
+
+    /// Makes the answer to `SHOW pgweir.token` what the session needs; `false` if that is not known yet.
+    fn tell_token(&mut self, session: &mut Session) -> bool {
+        let topology = &self.watch.topology;
+        let needed = self.freshness.written.max(self.freshness.seen);
+        let (Some(history), Some(position)) = (topology.history(), topology.position(needed))
+        else {
+            self.watch.want(needed.max(topology.polls.next()));
+            return false;
+        };
+        let own = self
+            .freshness
+            .token
+            .filter(|token| token.history == history);
+        let position = own.map_or(position, |token| token.position.max(position));
+        let token = Token { history, position }.to_string();
+        session.insert_setting(TOKEN, token.as_bytes());
+        true
+    }
+}
+
+impl Drop for Routing {
+    fn drop(&mut self) {
+        self.stop_work();
+    }
+}
+
+impl Wished {
+    fn read(of: &Arc<Settings>, settings: &PoolSettings, watch: &Watch) -> Self {
+        let word = |name: &[u8]| of.value(name).and_then(|value| str::from_utf8(value).ok());
+        let route = word(b"pgweir.route").and_then(RouteTo::from_word);
+        let consistency = word(b"pgweir.consistency").and_then(Consistency::from_word);
+        let key = of.value(b"pgweir.key").filter(|key| !key.is_empty());
+        let is_by_key = settings.consistency_scope == ConsistencyScope::Key;
+        Self {
+            of: Arc::clone(of),
+            route: route.unwrap_or(settings.route),
+            consistency: consistency.unwrap_or(settings.consistency),
+            shared: key.filter(|_| is_by_key).map(|key| watch.shared(key)),
+        }
+    }
+}
+
+fn read_hints(hints: &Hints, wishes: &mut Wishes, freshness: &mut Freshness) {
+    let word = |wish: &Option<Box<[u8]>>| -> Option<String> {
+        let wish = str::from_utf8(wish.as_deref()?).ok()?;
+        Some(wish.to_ascii_lowercase())
+    };
+    if let Some(route) = word(&hints.route).and_then(|word| RouteTo::from_word(&word)) {
+        wishes.route = route;
+        wishes.by_comment = true;
+    }
+    if let Some(consistency) =
+        word(&hints.consistency).and_then(|word| Consistency::from_word(&word))
+    {
+        wishes.consistency = consistency;
+    }
+    if let Some(token) = &hints.token {
+        freshness.token = Some(Token::read(token));
+    }
+}
+
+impl Nobody {
+    /// How the client is told.
+    pub fn describe(self) -> (SqlState, &'static str, String, &'static str) {
+        match self {
+            Self::Primary(limit) => (
+                SqlState::CANNOT_CONNECT_NOW,
+                "no server of this database takes writes at present",
+                format!("primary_wait_timeout is {limit:?}."),
+                "SHOW REPLICAS in the console tells what each server was seen to be.",
+            ),
+            Self::Replica => (
+                SqlState::CANNOT_CONNECT_NOW,
+                "no replica can serve this statement",
+                "The route, or primary_reads, asks for a replica.".to_owned(),
+                "SHOW REPLICAS in the console tells what each server was seen to be.",
+            ),
+        }
+    }
+}
+
+/// Whether a host was seen to be able to serve anything.
+pub fn is_usable(state: HostState) -> bool {
+    matches!(
+        state,
+        HostState::Primary | HostState::Replica | HostState::Lagging
+    )
+}

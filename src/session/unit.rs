@@ -1,0 +1,560 @@
+//! What a client asks for in one go, as far as it decides which server may do it.
+//!
+//! A unit is a Query, or a batch up to its Sync: it runs on one server. What it is comes from its texts,
+//! also of statements that were prepared long ago; nothing here knows which servers there are.
+//!
+//! Invariant: a unit is a [`Kind::Read`] only if every text in it is a proved read, and every message of
+//! it was seen.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{
+    Batch, HOLD_LIMIT, ServerState, Session,
+    statements::{Source, Statement},
+};
+use crate::{
+    protocol::{
+        FrontendTag,
+        backend::TransactionStatus,
+        frame,
+        frontend::{self, Bind, Parse, Target},
+    },
+    sql::{
+        self, Class, Detail, Facts, Isolation, Parameter, Reason, TxControl,
+        hint::{self, Own},
+    },
+};
+
+/// What a unit needs of a server, in the order of how much: of several, the last one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// It changes nothing and answers alike wherever the data is the same.
+    Read,
+    /// It begins a transaction that can only read.
+    ReadOnlyTransaction,
+    /// It needs the primary, and yet changes no data: a lone COMMIT, LISTEN.
+    Control,
+    /// It may change data.
+    Write,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [
+        Self::Read,
+        Self::ReadOnlyTransaction,
+        Self::Control,
+        Self::Write,
+    ];
+
+    /// What a batch is of which `self` is the beginning and `next` what follows.
+    fn followed_by(self, next: Self, ends: bool) -> Self {
+        match (self, next) {
+            (Self::ReadOnlyTransaction, Self::Read) => self,
+            // Its own end, or a savepoint.
+            (Self::ReadOnlyTransaction, Self::Control) if ends => self,
+            (Self::ReadOnlyTransaction, Self::ReadOnlyTransaction) => Self::Control,
+            _ => self.max(next),
+        }
+    }
+}
+
+/// What is wished for a unit in comments of its statements.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `primary`, `replica` or `auto`.
+    pub route: Option<Box<[u8]>>,
+    /// `eventual`, `session`, `strong` or `primary`.
+    pub consistency: Option<Box<[u8]>>,
+    /// With whom it shares freshness.
+    pub key: Option<Box<[u8]>>,
+    /// How fresh it must be.
+    pub token: Option<Box<[u8]>>,
+}
+
+/// What a client asks for in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// What it needs.
+    pub kind: Kind,
+    /// Why; `None` where a message was too long to be looked at, or had no text.
+    pub reason: Option<Reason>,
+    /// What its comments wish.
+    pub hints: Option<Box<Hints>>,
+    /// Whether it asks for `pgweir.token`.
+    pub shows_token: bool,
+    /// Its length in bytes, if all of it is there and it stands alone.
+    pub size: Option<usize>,
+}
+
+/// What one statement adds to a unit.
+#[derive(Clone, Copy)]
+struct Part {
+    kind: Kind,
+    reason: Reason,
+    /// Whether it is transaction control that a read-only transaction may hold: not another BEGIN.
+    ends: bool,
+}
+
+/// What a prepared statement was found to be, and in which world: computed at its first use in each.
+#[derive(Debug, Default)]
+pub(super) struct Verdict(AtomicU64);
+
+impl Verdict {
+    const KNOWN: u64 = 1 << 15;
+    const COMMENT: u64 = 1 << 14;
+    const ENDS: u64 = 1 << 13;
+    const SHOWS: u64 = 1 << 12;
+
+    #[inline]
+    fn get(&self, world: u64) -> Option<(Part, u64)> {
+        let packed = self.0.load(Ordering::Relaxed);
+        if packed >> 16 != world || packed & Self::KNOWN == 0 {
+            return None;
+        }
+        let kind = Kind::ALL[usize::try_from(packed >> 8 & 3).unwrap_or(3)];
+        let reason = Reason::ALL.get(usize::try_from(packed & 0xff).unwrap_or(0));
+        let part = Part {
+            kind,
+            reason: *reason?,
+            ends: packed & Self::ENDS != 0,
+        };
+        Some((part, packed))
+    }
+
+    /// A replica has refused it.
+    pub(super) fn refuse(&self, world: u64) {
+        let part = Part {
+            kind: Kind::Write,
+            reason: Reason::RefusedByReplica,
+            ends: false,
+        };
+        self.set(world, part, 0);
+    }
+
+    fn set(&self, world: u64, part: Part, flags: u64) {
+        let ends = if part.ends { Self::ENDS } else { 0 };
+        let packed =
+            world << 16 | Self::KNOWN | ends | flags | (part.kind as u64) << 8 | part.reason as u64;
+        self.0.store(packed, Ordering::Relaxed);
+    }
+}
+
+/// The unit so far.
+struct Gathered {
+    unit: Unit,
+    is_begun: bool,
+    /// Whether it makes an unnamed statement of its own.
+    parses_unnamed: bool,
+}
+
+impl Gathered {
+    const fn new() -> Self {
+        let unit = Unit {
+            kind: Kind::Read,
+            reason: None,
+            hints: None,
+            shows_token: false,
+            size: None,
+        };
+        Self {
+            unit,
+            is_begun: false,
+            parses_unnamed: false,
+        }
+    }
+
+    fn add(&mut self, part: Part) {
+        let unit = &mut self.unit;
+        let kind = if self.is_begun {
+            unit.kind.followed_by(part.kind, part.ends)
+        } else {
+            part.kind
+        };
+        // The statement that decided gives the reason.
+        if !self.is_begun || kind != unit.kind {
+            unit.reason = Some(part.reason);
+        }
+        unit.kind = kind;
+        self.is_begun = true;
+    }
+
+    fn add_unseen(&mut self) {
+        self.unit.kind = Kind::Write;
+        self.unit.reason = None;
+        self.is_begun = true;
+    }
+
+    fn add_hints(&mut self, text: &[u8]) {
+        let found = hint::hints(text);
+        if found.is_empty() {
+            return;
+        }
+        let hints = self.unit.hints.get_or_insert_default();
+        for (place, wish) in [
+            (&mut hints.route, found.route),
+            (&mut hints.consistency, found.consistency),
+            (&mut hints.key, found.key),
+            (&mut hints.token, found.token),
+        ] {
+            if let Some(wish) = wish {
+                *place = Some((*wish).into());
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Looks at the unit that `data` begins with.
+    pub fn unit(&self, data: &[u8]) -> Unit {
+        let mut gathered = Gathered::new();
+        if !self.tracks() {
+            // Its server is its own, whatever it does.
+            gathered.unit.kind = Kind::Control;
+            return gathered.unit;
+        }
+        let mut at = 0;
+        let mut is_batch = self.batch == Batch::Open;
+        loop {
+            let frame = match frame::frontend(&data[at..], u32::MAX) {
+                Ok(Some(frame)) if frame.is_whole() && frame.size <= HOLD_LIMIT => frame,
+                _ => {
+                    gathered.add_unseen();
+                    return gathered.unit;
+                }
+            };
+            at += frame.size;
+            let body = frame.body();
+            let is_seen = match frame.tag {
+                FrontendTag::Query => self.add_query(body, &mut gathered),
+                FrontendTag::Parse => self.add_parse(body, &mut gathered),
+                FrontendTag::Bind => self.add_bind(body, &mut gathered),
+                FrontendTag::Describe => self.add_describe(body, &mut gathered),
+                FrontendTag::Execute | FrontendTag::Close | FrontendTag::Sync => true,
+                // A batch that goes on after a Flush shows only its beginning.
+                _ => false,
+            };
+            if !is_seen {
+                gathered.add_unseen();
+                return gathered.unit;
+            }
+            let is_over = match frame.tag {
+                FrontendTag::Sync => true,
+                FrontendTag::Query if is_batch => {
+                    gathered.add_unseen();
+                    true
+                }
+                FrontendTag::Query => true,
+                _ => {
+                    is_batch = true;
+                    false
+                }
+            };
+            if is_over {
+                gathered.unit.size = (at == data.len()).then_some(at);
+                return gathered.unit;
+            }
+        }
+    }
+
+    fn add_query(&self, body: &[u8], gathered: &mut Gathered) -> bool {
+        let Ok(text) = frontend::query(body) else {
+            return false;
+        };
+        self.add_text(text, gathered);
+        true
+    }
+
+    fn add_parse(&self, body: &[u8], gathered: &mut Gathered) -> bool {
+        let Ok(parse) = Parse::read(body) else {
+            return false;
+        };
+        gathered.parses_unnamed |= parse.name.is_empty();
+        self.add_text(parse.text, gathered);
+        true
+    }
+
+    fn add_bind(&self, body: &[u8], gathered: &mut Gathered) -> bool {
+        let Ok(bind) = Bind::read(body) else {
+            return false;
+        };
+        self.add_statement(bind.statement, gathered)
+    }
+
+    /// What is described is not run; but a session that prepares here will run there.
+    fn add_describe(&self, body: &[u8], gathered: &mut Gathered) -> bool {
+        match Target::read(body) {
+            Ok(Target::Statement(name)) => self.add_statement(name, gathered),
+            Ok(Target::Portal(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// A statement that was prepared, by its name. One that was prepared in the same batch has been
+    /// added there.
+    fn add_statement(&self, name: &[u8], gathered: &mut Gathered) -> bool {
+        if let Some(statement) = self.statements.named(name) {
+            self.add_prepared(statement, gathered);
+            return true;
+        }
+        if !name.is_empty() {
+            // A name that the batch has just given, or nobody's: then the server says so.
+            return true;
+        }
+        if gathered.parses_unnamed {
+            return true;
+        }
+        match self.unnamed.text() {
+            Some(text) => self.add_text(text, gathered),
+            None if self.unnamed.is_none() => {}
+            None => return false,
+        }
+        true
+    }
+
+    fn add_prepared(&self, statement: &Statement, gathered: &mut Gathered) {
+        let world = self.world();
+        if let Some((part, flags)) = statement.verdict.get(world)
+            && flags & Verdict::COMMENT == 0
+        {
+            gathered.unit.shows_token |= flags & Verdict::SHOWS != 0;
+            return gathered.add(part);
+        }
+        match &statement.source {
+            Source::Parse { text, .. } => {
+                let facts = self.look(text);
+                let part = self.add_facts(text, &facts, gathered);
+                let comment = if facts.comment { Verdict::COMMENT } else { 0 };
+                let shows = if shows_token(text, &facts) {
+                    Verdict::SHOWS
+                } else {
+                    0
+                };
+                // What it executes by name may change; what it says of itself does not.
+                let is_lasting = facts.class != Class::Execute && facts.class != Class::Begin;
+                if let Some(part) = part.filter(|_| is_lasting) {
+                    statement.verdict.set(world, part, comment | shows);
+                }
+            }
+            Source::Prepare { after, .. } => self.add_body(after, gathered),
+        }
+    }
+
+    /// What an SQL `PREPARE` prepares, whose text behind the name is `after`.
+    fn add_body(&self, after: &[u8], gathered: &mut Gathered) {
+        let text = [b"PREPARE x", after].concat();
+        let facts = self.look(&text);
+        match facts.detail {
+            Detail::Prepare { body, .. } => self.add_text(body.of(&text), gathered),
+            _ => gathered.add_unseen(),
+        }
+    }
+
+    fn add_text(&self, text: &[u8], gathered: &mut Gathered) {
+        let facts = self.look(text);
+        self.add_facts(text, &facts, gathered);
+    }
+
+    fn add_facts(&self, text: &[u8], facts: &Facts, gathered: &mut Gathered) -> Option<Part> {
+        if facts.comment {
+            gathered.add_hints(text);
+        }
+        gathered.unit.shows_token |= shows_token(text, facts);
+        if let (Class::Execute, Detail::Execute { name }) = (facts.class, facts.detail) {
+            let name = sql::fold_name(name.of(text));
+            match self.statements.named(&name) {
+                Some(statement) if statement.needs.is_none() => {
+                    self.add_prepared(statement, gathered);
+                }
+                _ => gathered.add(self.part(facts)),
+            }
+            return None;
+        }
+        let part = self.part(facts);
+        gathered.add(part);
+        Some(part)
+    }
+
+    fn part(&self, facts: &Facts) -> Part {
+        let (kind, ends) = self.kind(facts);
+        Part {
+            kind,
+            reason: facts.reason,
+            ends,
+        }
+    }
+
+    fn kind(&self, facts: &Facts) -> (Kind, bool) {
+        match facts.class {
+            // A standby refuses to be serializable.
+            Class::Read | Class::Empty | Class::Set if self.is_serializable() => {
+                (Kind::Control, false)
+            }
+            _ => kind(facts, self.reads_by_default()),
+        }
+    }
+
+    /// Whether the session's transactions are read-only unless they say otherwise.
+    fn reads_by_default(&self) -> bool {
+        let value = self.settings.value(b"default_transaction_read_only");
+        value == Some(b"on") && !self.is_serializable()
+    }
+
+    /// Whether the session's transactions are serializable unless they say otherwise.
+    fn is_serializable(&self) -> bool {
+        let value = self.settings.value(b"default_transaction_isolation");
+        value == Some(b"serializable")
+    }
+
+    /// Remembers whether what is on its way to the server may change data.
+    #[inline]
+    pub(super) fn note_write(&mut self, text: &[u8], facts: &Facts) {
+        if self.place == Place::Only {
+            return;
+        }
+        if let (Class::Execute, Detail::Execute { name }) = (facts.class, facts.detail) {
+            return self.note_write_of(&sql::fold_name(name.of(text)));
+        }
+        if kind(facts, false).0 == Kind::Write {
+            self.writes = Writes::Sent;
+        }
+    }
+
+    /// The same for a statement that was prepared before.
+    #[inline]
+    pub(super) fn note_write_of(&mut self, name: &[u8]) {
+        if self.place == Place::Only || self.writes == Writes::Sent {
+            return;
+        }
+        let mut gathered = Gathered::new();
+        let is_seen = self.add_statement(name, &mut gathered);
+        if !is_seen || gathered.unit.kind == Kind::Write {
+            self.writes = Writes::Sent;
+        }
+    }
+
+    /// Remembers that something is on its way of which nothing is known.
+    pub(super) fn note_unseen(&mut self) {
+        self.writes = Writes::Sent;
+    }
+
+    /// Whether something that may change data was sent, and is not known to be over.
+    #[inline]
+    pub fn has_written(&self) -> bool {
+        self.writes == Writes::Sent
+    }
+
+    /// Whether the client now learns that something is over that may have changed data: the server has
+    /// just said that it is between transactions.
+    pub fn take_writes(&mut self, server: &ServerState) -> bool {
+        let is_over = self.has_written() && server.status == TransactionStatus::Idle;
+        if is_over && server.pipeline.is_empty() {
+            self.writes = Writes::None;
+        }
+        is_over
+    }
+
+    /// What was sent is over, or will never be answered.
+    pub fn forget_writes(&mut self) {
+        self.writes = Writes::None;
+    }
+
+    /// Says what kind of server the session gets next.
+    #[inline]
+    pub fn set_place(&mut self, place: Place) {
+        self.place = if self.tracks() { place } else { Place::Only };
+    }
+
+    /// Whether what `rest` begins with must not be sent behind what the server still has to answer. On
+    /// a replica only proved reads may: anything else might find the transaction over by then in which
+    /// it was sent.
+    pub(super) fn must_not_follow(&self, rest: &[u8], server: &ServerState) -> bool {
+        self.place == Place::Replica
+            && self.batch == Batch::Closed
+            && !server.pipeline.is_empty()
+            && rest
+                .first()
+                .and_then(|byte| FrontendTag::from_byte(*byte))
+                .is_some_and(|tag| !matches!(tag, FrontendTag::Sync | FrontendTag::Flush))
+            && self.unit(rest).kind != Kind::Read
+    }
+
+    /// The same, when it has been found so before.
+    pub(super) fn waits_to_follow(&self, server: &ServerState) -> bool {
+        self.place == Place::Replica && !server.pipeline.is_empty()
+    }
+}
+
+/// What kind of server a session has, or had last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// There is only one kind: nothing needs to be known.
+    #[default]
+    Only,
+    /// The primary.
+    Primary,
+    /// One that takes no writes.
+    Replica,
+}
+
+/// Whether something that may change data is on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Writes {
+    #[default]
+    None,
+    Sent,
+}
+
+/// What a statement needs, and whether it may stand inside of a read-only transaction without needing
+/// more. `reads_by_default`: `default_transaction_read_only` of its session.
+pub fn kind(facts: &Facts, reads_by_default: bool) -> (Kind, bool) {
+    let kind = match facts.class {
+        Class::Read | Class::Empty | Class::Set => Kind::Read,
+        Class::Begin => match facts.transaction {
+            Some(TxControl::Begin(modes))
+                if modes.read_only.unwrap_or(reads_by_default)
+                    && modes.isolation != Some(Isolation::Serializable) =>
+            {
+                Kind::ReadOnlyTransaction
+            }
+            _ => Kind::Control,
+        },
+        Class::Transaction => match facts.transaction {
+            Some(
+                TxControl::PrepareTransaction
+                | TxControl::CommitPrepared
+                | TxControl::RollbackPrepared,
+            )
+            | None => Kind::Write,
+            Some(TxControl::SetTransaction(_) | TxControl::SetSessionCharacteristics { .. }) => {
+                Kind::Control
+            }
+            Some(_) => return (Kind::Control, true),
+        },
+        Class::Session => match facts.detail {
+            Detail::Deallocate { .. }
+            | Detail::Discard(_)
+            | Detail::Listen { .. }
+            | Detail::Unlisten { .. }
+            | Detail::Close { .. }
+            | Detail::Prepare { .. } => Kind::Control,
+            _ => Kind::Write,
+        },
+        Class::Write | Class::Execute | Class::Unknown => Kind::Write,
+    };
+    (kind, false)
+}
+
+/// Whether a text is `SHOW pgweir.token`.
+fn shows_token(text: &[u8], facts: &Facts) -> bool {
+    match facts.detail {
+        Detail::Show {
+            parameter: Some(parameter @ Parameter::Named(_)),
+        } => Own::parameter(&parameter.name(text)) == Some(Own::Token),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "unit_tests.rs"]
+mod tests;
