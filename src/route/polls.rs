@@ -65,12 +65,10 @@ impl Polls {
             if wanted > done {
                 return None;
             }
-            // Two are left out: they may be overwritten while they are read.
-            let oldest = done.saturating_sub(KEPT - 2);
-            let known = self.at(wanted.max(oldest)).load(Ordering::Acquire);
-            let is_untouched = self.sent.load(Ordering::SeqCst) < wanted.max(oldest) + KEPT;
-            let same_history = self.first.load(Ordering::Acquire) == first;
-            if is_untouched && same_history {
+            // A poll that came KEPT later, or comes right now, may have its place: a later position of
+            // the same history.
+            let known = self.at(wanted).load(Ordering::Acquire);
+            if self.first.load(Ordering::Acquire) == first {
                 return Some(Lsn(known));
             }
         }
@@ -135,6 +133,45 @@ mod tests {
         let answered = polls.send();
         polls.answer(answered, Lsn(7));
         assert_eq!(polls.position(lost), Some(Lsn(7)));
+    }
+
+    /// A primary that is down is asked again and again.
+    #[test]
+    fn polls_without_an_answer_take_nothing_away() {
+        let polls = Polls::default();
+        let answered = polls.send();
+        polls.answer(answered, Lsn(7));
+        (0..3 * KEPT).for_each(|_| {
+            polls.send();
+        });
+        assert_eq!(polls.position(answered), Some(Lsn(7)));
+        let next = polls.send();
+        polls.answer(next, Lsn(9));
+        for poll in [1, 2, next - KEPT, next - 1, next] {
+            assert_eq!(polls.position(poll), Some(Lsn(9)), "{poll}");
+        }
+    }
+
+    /// Positions are read while the monitor goes on; each poll found its own number.
+    #[test]
+    fn no_position_is_older_than_its_poll() {
+        let polls = Polls::default();
+        polls.answer(polls.send(), Lsn(1));
+        std::thread::scope(|scope| {
+            let monitor = scope.spawn(|| {
+                for _ in 0..200 * KEPT {
+                    let poll = polls.send();
+                    polls.answer(poll, Lsn(poll));
+                }
+            });
+            while !monitor.is_finished() {
+                let done = polls.last_done();
+                for poll in [1, done.saturating_sub(KEPT - 1), done] {
+                    let position = polls.position(poll);
+                    assert!(position >= Some(Lsn(poll)), "{poll}: {position:?}");
+                }
+            }
+        });
     }
 
     #[test]
