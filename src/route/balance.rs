@@ -33,7 +33,7 @@ pub fn pick(
     let mut count = 0;
     for &id in eligible.iter().take(super::MAX_HOSTS) {
         let threshold = u64::from(hosts[id].share());
-        if mix(chance.dice, id) % u64::from(FULL_SHARE) < threshold {
+        if mix(chance.dice, SHARE + id) % u64::from(FULL_SHARE) < threshold {
             started[count] = id;
             count += 1;
         }
@@ -43,6 +43,9 @@ pub fn pick(
     } else {
         &started[..count]
     };
+    if let [only] = eligible {
+        return Some(*only);
+    }
     let chosen = match rule {
         LoadBalance::RoundRobin => eligible[below(chance.turn, eligible.len())],
         LoadBalance::Random => eligible[below(mix(chance.dice, 1), eligible.len())],
@@ -53,6 +56,10 @@ pub fn pick(
     };
     Some(chosen)
 }
+
+/// The salts of the shares begin here: a host that was let in by a number must not be passed over by
+/// the same number.
+const SHARE: usize = 8;
 
 /// A number below `count`.
 fn below(number: u64, count: usize) -> usize {
@@ -219,5 +226,26 @@ mod tests {
         hosts[0].set_share(FULL_SHARE / 10);
         let counts = shares(LoadBalance::Random, &hosts, &[0, 1]);
         assert!((100..320).contains(&counts[0]), "{counts:?}");
+    }
+
+    #[test]
+    fn every_rule_can_do_with_the_one_that_does_not_start_slowly() {
+        let hosts = hosts(&[1, 1, 1]);
+        hosts[0].set_share(0);
+        hosts[2].set_share(0);
+        for rule in LoadBalance::WORDS
+            .iter()
+            .filter_map(|word| LoadBalance::from_word(word))
+        {
+            assert_eq!(shares(rule, &hosts, &[0, 1, 2]), [0, 4000, 0], "{rule}");
+        }
+    }
+
+    #[test]
+    fn who_starts_slowly_is_not_passed_over_by_weight() {
+        let hosts = hosts(&[500, 0, 500]);
+        hosts[2].set_share(FULL_SHARE / 2);
+        let counts = shares(LoadBalance::Weighted, &hosts, &[0, 2]);
+        assert!((800..1200).contains(&counts[2]), "{counts:?}");
     }
 }
