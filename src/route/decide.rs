@@ -10,7 +10,7 @@
 use super::{
     HostId, Poll, Reason, Topology,
     balance::{self, Chance},
-    freshness::Freshness,
+    freshness::{Freshness, Visit},
     topology::HostState,
 };
 use crate::{
@@ -95,6 +95,9 @@ pub struct Decision {
     pub host: HostId,
     /// Why that one.
     pub reason: Reason,
+    /// The host as it was when it was found fit, for [`Freshness::on_read`]. `None` if it may be further
+    /// back than what the session has seen.
+    pub visit: Option<Visit>,
 }
 
 /// What to do.
@@ -114,12 +117,6 @@ pub enum Verdict {
     NoPrimary,
     /// Reads may only go to replicas, and there is none.
     NoReplica,
-}
-
-impl Verdict {
-    fn go(host: HostId, reason: Reason) -> Self {
-        Self::Go(Decision { host, reason })
-    }
 }
 
 /// Decides.
@@ -149,6 +146,7 @@ pub fn decide(
         question,
         policy,
         topology,
+        incarnations: incarnations(topology),
     };
     if let Some(host) = search.pick(chance) {
         let is_primary = Some(host) == topology.primary();
@@ -157,16 +155,39 @@ pub fn decide(
         } else {
             reason
         };
-        return Verdict::go(host, reason);
+        let visit = search.visit(host);
+        return Verdict::Go(Decision {
+            host,
+            reason,
+            visit,
+        });
     }
     search.without_candidate(must_be_replica)
 }
 
 fn primary(topology: &Topology, reason: Reason) -> Verdict {
-    match topology.primary() {
-        Some(host) => Verdict::go(host, reason),
-        None => Verdict::NoPrimary,
+    let Some(host) = topology.primary() else {
+        return Verdict::NoPrimary;
+    };
+    let visit = topology.hosts().get(host).map(|it| Visit {
+        host,
+        incarnation: it.incarnation(),
+    });
+    Verdict::Go(Decision {
+        host,
+        reason,
+        visit,
+    })
+}
+
+/// Of all hosts, before anything else is looked at: what is found out about one that restarts meanwhile
+/// is then no visit to its next life.
+fn incarnations(topology: &Topology) -> [u32; MAX_HOSTS] {
+    let mut incarnations = [0; MAX_HOSTS];
+    for (place, host) in incarnations.iter_mut().zip(topology.hosts()) {
+        *place = host.incarnation();
     }
+    incarnations
 }
 
 /// The search for a host that may serve a read.
@@ -174,6 +195,7 @@ struct Search<'a> {
     question: &'a Question<'a>,
     policy: &'a Policy<'a>,
     topology: &'a Topology,
+    incarnations: [u32; MAX_HOSTS],
 }
 
 /// What keeps a read from a replica that is up.
@@ -226,8 +248,7 @@ impl Search<'_> {
         if question.wishes.consistency == Consistency::Eventual {
             return None;
         }
-        let host = &self.topology.hosts()[id];
-        let (replayed, incarnation) = (host.replayed(), host.incarnation());
+        let replayed = self.topology.hosts()[id].replayed();
         let behind = |poll: Poll, reason| match self.topology.position(poll) {
             Some(position) if replayed >= position => None,
             Some(_) => Some(Obstacle { reason, poll: 0 }),
@@ -253,9 +274,23 @@ impl Search<'_> {
             })
             .or_else(|| {
                 // Where it read last, time does not run backwards.
-                let moves = !freshness.is_at(id, incarnation);
+                let moves = !freshness.is_at(self.at(id));
                 moves.then(|| behind(freshness.seen, Reason::Monotonic))?
             })
+    }
+
+    fn at(&self, host: HostId) -> Visit {
+        let incarnation = self.incarnations[host];
+        Visit { host, incarnation }
+    }
+
+    /// The visit that a read from this host is, unless it was let back in time.
+    fn visit(&self, host: HostId) -> Option<Visit> {
+        let visit = self.at(host);
+        let is_held = self.question.wishes.consistency != Consistency::Eventual
+            || self.topology.primary() == Some(host)
+            || self.question.freshness.is_at(visit);
+        is_held.then_some(visit)
     }
 
     /// No host may serve the read as things are: wait, or go to the primary.

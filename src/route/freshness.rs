@@ -3,7 +3,7 @@
 //! Kept as numbers of polls (see [`super::polls`]), so that noting it costs one atomic load and nothing
 //! is asked of a server. Turned into positions only when a decision needs them.
 
-use super::{HostId, Poll, Token, Topology};
+use super::{Decision, HostId, Poll, Token, Topology};
 
 /// The host that a session last read from, as long as it was the same one all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Freshness {
     pub written: Poll,
     /// The poll behind its last read; 0 for none.
     pub seen: Poll,
-    /// Where that was. The same host is always fresh enough for what was read from it.
+    /// Where that was, unless it may have been behind what was seen before. The same host is always fresh enough for what was read from it.
     pub visit: Option<Visit>,
     /// What it was told by `SET pgweir.token`.
     pub token: Option<Token>,
@@ -36,19 +36,17 @@ impl Freshness {
         self.written
     }
 
-    /// A read from `host` was answered.
+    /// A read that was decided like that was answered.
     #[inline]
-    pub fn on_read(&mut self, host: HostId, topology: &Topology) {
+    pub fn on_read(&mut self, decision: &Decision, topology: &Topology) {
         self.seen = topology.polls.next();
-        self.visit = topology.hosts().get(host).map(|it| Visit {
-            host,
-            incarnation: it.incarnation(),
-        });
+        // Not as the host is by now: it may have restarted since it answered.
+        self.visit = decision.visit;
     }
 
     /// Whether the session last read from that very host.
     #[inline]
-    pub fn is_at(&self, host: HostId, incarnation: u32) -> bool {
-        self.visit == Some(Visit { host, incarnation })
+    pub fn is_at(&self, visit: Visit) -> bool {
+        self.visit == Some(visit)
     }
 }

@@ -22,7 +22,7 @@ pub mod topology;
 
 pub use balance::Chance;
 pub use decide::{Decision, MAX_HOSTS, Need, Patience, Policy, Question, Verdict, Wishes, decide};
-pub use freshness::Freshness;
+pub use freshness::{Freshness, Visit};
 pub use lsn::Lsn;
 pub use polls::{Poll, Polls};
 pub use reason::Reason;
