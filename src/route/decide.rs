@@ -229,6 +229,7 @@ impl Search<'_> {
             HostState::Replica => self.is_up(id) && self.obstacle(id).is_none(),
             HostState::Primary | HostState::Unknown => {
                 self.policy.primary_reads == PrimaryReads::Always
+                    && self.question.wishes.route != RouteTo::Replica
                     && self.topology.primary() == Some(id)
                     && self.question.avoid != Some(id)
                     && host.weight > 0
