@@ -28,3 +28,6 @@ pub use polls::{Poll, Polls};
 pub use reason::Reason;
 pub use token::{History, Token};
 pub use topology::{Host, HostId, HostState, Topology};
+
+#[cfg(test)]
+mod simulation_tests;
