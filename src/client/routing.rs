@@ -355,7 +355,7 @@ impl Routing {
         }
         self.stop_work();
         if let Some(decision) = self.decision.take() {
-            self.freshness.on_read(decision.host, &self.watch.topology);
+            self.freshness.on_read(&decision, &self.watch.topology);
         }
         self.begin_anew();
     }

@@ -135,21 +135,14 @@ impl Scene {
         decide(&question, &self.policy, &self.topology, CHANCE)
     }
 
-    /// `a proved_read`, `wait 5 strong moment`, `no primary`, `no replica`.
+    /// `a proved_read`, `wait 5 strong`, `no primary`, `no replica`.
     fn told_verdict(&self) -> String {
         match self.verdict() {
             Verdict::Go(decision) => {
                 let name = &self.host(decision.host).name;
                 format!("{name} {}", decision.reason.code())
             }
-            Verdict::Wait {
-                poll,
-                reason,
-                at_most,
-            } => {
-                let at_most = format!("{at_most:?}").to_lowercase();
-                format!("wait {poll} {} {at_most}", reason.code())
-            }
+            Verdict::Wait { poll, reason } => format!("wait {poll} {}", reason.code()),
             Verdict::NoPrimary => "no primary".to_owned(),
             Verdict::NoReplica => "no replica".to_owned(),
         }
@@ -189,9 +182,9 @@ fn what_a_unit_is_decides_first() {
             "a read_only_transaction",
         ),
         (
-            "what a replica has refused before",
-            |s| s.need = Need::Primary(Reason::Learned),
-            "p learned",
+            "what was not looked at",
+            |s| s.need = Need::Primary(Reason::Unseen),
+            "p unseen",
         ),
         (
             "a write without a primary",
@@ -267,7 +260,7 @@ fn wishes_come_before_what_a_unit_is() {
                 s.freshness.written = 4;
                 s.replayed(39, 39);
             },
-            "wait 0 own_writes lag",
+            "wait 0 own_writes",
         ),
         (
             "none is, and the time is over",
@@ -404,7 +397,7 @@ fn for_a_session_time_does_not_run_backwards() {
                 s.visited(B);
                 s.host(B).set_state(HostState::Down);
             },
-            "wait 6 monotonic moment",
+            "wait 6 monotonic",
         ),
         (
             "the other one does not keep up",
@@ -454,7 +447,7 @@ fn a_strong_read_is_not_older_than_its_question() {
         (
             "where the primary is now is not known yet",
             |s| s.wishes.consistency = Consistency::Strong,
-            "wait 6 strong moment",
+            "wait 6 strong",
         ),
         (
             "the moment is over",
@@ -480,7 +473,7 @@ fn a_strong_read_is_not_older_than_its_question() {
                 s.asked = 4;
                 s.replayed(39, 39);
             },
-            "wait 0 strong moment",
+            "wait 0 strong",
         ),
         (
             "it reads where it has read: no exception",
@@ -569,7 +562,7 @@ fn who_would_rather_wait_waits_and_not_for_ever() {
                 s.policy.on_lag = OnLag::Wait;
                 s.freshness.written = 6;
             },
-            "wait 6 own_writes lag",
+            "wait 6 own_writes",
         ),
         (
             "for a replica to replay them",
@@ -578,7 +571,7 @@ fn who_would_rather_wait_waits_and_not_for_ever() {
                 s.freshness.written = 4;
                 s.replayed(39, 39);
             },
-            "wait 0 own_writes lag",
+            "wait 0 own_writes",
         ),
         (
             "for the nearest replica",
@@ -588,7 +581,7 @@ fn who_would_rather_wait_waits_and_not_for_ever() {
                 s.freshness.seen = 6;
                 s.replayed(19, 39);
             },
-            "wait 6 monotonic lag",
+            "wait 6 monotonic",
         ),
         (
             "not for a token of another history longer than allowed",
@@ -1107,9 +1100,7 @@ proptest! {
                 let is_never = policy.primary_reads == PrimaryReads::Never;
                 prop_assert!(!is_never || decision.reason != Reason::NoReplica);
             }
-            Verdict::Wait { at_most, .. } => {
-                prop_assert!(at_most > Patience::None && at_most <= asked.patience);
-            }
+            Verdict::Wait { .. } => prop_assert!(asked.patience > Patience::None),
             Verdict::NoPrimary => {
                 prop_assert_eq!(world.primary, None);
                 prop_assert_ne!(asked.wishes.route, RouteTo::Replica);
