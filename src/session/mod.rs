@@ -237,7 +237,7 @@ impl Session {
     }
 
     /// With what the client was told of its server: how texts are read depends on it.
-    pub fn told(mut self, parameters: &[(Box<[u8]>, Box<[u8]>)]) -> Self {
+    pub fn told<'a>(mut self, parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Self {
         for (name, value) in parameters {
             self.dialect.on_parameter_status(name, value);
         }

@@ -97,10 +97,7 @@ impl Stake {
 
 fn first_answer(answer: &[u8]) -> FirstAnswer {
     let mut rest = answer;
-    loop {
-        let Ok(Some(frame)) = frame::backend(rest) else {
-            break;
-        };
+    while let Ok(Some(frame)) = frame::backend(rest) {
         let is_preface = matches!(
             frame.tag,
             BackendTag::ParseComplete

@@ -226,6 +226,7 @@ impl Session {
             at += frame.size;
             let body = frame.body();
             let is_seen = match frame.tag {
+                FrontendTag::Query if is_batch => false,
                 FrontendTag::Query => self.add_query(body, &mut gathered),
                 FrontendTag::Parse => self.add_parse(body, &mut gathered),
                 FrontendTag::Bind => self.add_bind(body, &mut gathered),
@@ -238,22 +239,11 @@ impl Session {
                 gathered.add_unseen();
                 return gathered.unit;
             }
-            let is_over = match frame.tag {
-                FrontendTag::Sync => true,
-                FrontendTag::Query if is_batch => {
-                    gathered.add_unseen();
-                    true
-                }
-                FrontendTag::Query => true,
-                _ => {
-                    is_batch = true;
-                    false
-                }
-            };
-            if is_over {
+            if matches!(frame.tag, FrontendTag::Query | FrontendTag::Sync) {
                 gathered.unit.size = (at == data.len()).then_some(at);
                 return gathered.unit;
             }
+            is_batch = true;
         }
     }
 
