@@ -14,6 +14,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::{Command, Output, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,10 +34,10 @@ use pgweir::{
     },
     sandbox::Cluster,
     server::{
-        ConnectError, Derivations, Found,
+        ConnectError, Derivations, Found, Inquiry, LookupError, ServerLogin,
         connect::{ConnectTarget, Connected, connect},
         connect_error::ConnectFailure,
-        lookup::{LookupSession, isolate},
+        lookup::look_up,
     },
 };
 use support::tls::Authority;
@@ -290,9 +291,16 @@ async fn tls_channel_binding_and_certificates_of_a_real_server() {
 async fn auth_query_of_a_real_server_sees_no_expired_password() {
     let pki = Pki::new();
     let cluster = postgres(&pki);
-    let mut target = tcp(cluster.primary().port(), "asker");
-    isolate(&mut target);
-    let mut session = LookupSession::new(log_in(&target, &password()).await.unwrap());
+    let login = ServerLogin {
+        target: tcp(cluster.primary().port(), "asker"),
+        credentials: password(),
+        resolver: Arc::new(Resolver::new(Duration::ZERO, Duration::ZERO)),
+        derivations: Arc::new(derivations()),
+        cancel_timeout: None,
+        max_prepared_statements: 0,
+        connect_query: None,
+    };
+    let mut inquiry = Inquiry::open(&login, "asker", &[]).await.unwrap();
     let query = Config::default().process.auth_query;
     for (user, expected) in [
         ("scram", Some("SCRAM-SHA-256$4096:")),
@@ -303,7 +311,7 @@ async fn auth_query_of_a_real_server_sees_no_expired_password() {
         ("nologin", None),
         ("x'; DROP ROLE scram; --", None),
     ] {
-        match (session.look_up(&query, user).await.unwrap(), expected) {
+        match (look_up(&mut inquiry, &query, user).await.unwrap(), expected) {
             (Found::Secret(text), Some(prefix)) => assert!(text.reveal().starts_with(prefix)),
             (Found::NoSuchUser | Found::NoPassword, None) => {}
             (found, _) => panic!("{user}: {found:?}"),
@@ -317,14 +325,14 @@ async fn auth_query_of_a_real_server_sees_no_expired_password() {
             "25006",
         ),
     ] {
-        let error = session
-            .look_up(query, "scram")
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(code), "{error}");
+        match look_up(&mut inquiry, query, "scram").await {
+            Err(LookupError::Inquiry(error)) => {
+                assert!(error.to_string().contains(code), "{error}");
+            }
+            other => panic!("{query}: {other:?}"),
+        }
     }
-    assert!(session.look_up(&query, "scram").await.is_ok());
+    assert!(look_up(&mut inquiry, &query, "scram").await.is_ok());
 }
 
 /// A listener that lets in whom the configuration lets in, and answers each query with nothing.

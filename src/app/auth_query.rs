@@ -7,7 +7,7 @@ use crate::{
     auth::Credentials,
     client::auth_query::{AuthQueryFailure, SecretSource},
     config::AuthQuery,
-    server::{connect, lookup},
+    server::{Inquiry, lookup},
 };
 
 /// Asks by a new connection for every question: answers are cached, so questions are rare.
@@ -43,17 +43,10 @@ impl Asker {
             &settings,
         );
         login.target.user.clone_from(&question.user);
-        lookup::isolate(&mut login.target);
-        let connected = connect::connect(
-            &login.target,
-            &login.resolver,
-            &login.credentials,
-            &login.derivations,
-        )
-        .await
-        .map_err(AuthQueryFailure::Connect)?;
-        lookup::LookupSession::new(connected)
-            .look_up(&question.query, user)
+        let mut inquiry = Inquiry::open(&login, "pgweir auth_query", &[])
+            .await
+            .map_err(AuthQueryFailure::Connect)?;
+        lookup::look_up(&mut inquiry, &question.query, user)
             .await
             .map_err(AuthQueryFailure::Lookup)
     }
