@@ -107,6 +107,13 @@ impl Inquiry {
         found.map(|(_, value)| value.as_slice())
     }
 
+    /// The server's major version; 0 if it does not tell.
+    pub fn major_version(&self) -> u16 {
+        let version = self.parameter("server_version").unwrap_or_default();
+        let digits = version.iter().take_while(|b| b.is_ascii_digit()).take(4);
+        digits.fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))
+    }
+
     /// Asks by the simple protocol. All rows of all statements, at most `limit` bytes of them.
     ///
     /// # Cancel safety

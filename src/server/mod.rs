@@ -3,6 +3,7 @@
 //! Knows its peer and what is in flight on it; does not know pools, clients or routing.
 
 pub mod cancel;
+pub mod catalogue;
 pub mod connect;
 pub mod connect_error;
 pub mod connection;

@@ -116,6 +116,32 @@ pub(super) fn group(name: &[u8], server_version: u16) -> Option<Group> {
     (group.since() <= server_version).then_some(group)
 }
 
+/// Is this built-in function known to be safe on a replica?
+pub(super) fn is_safe(name: &[u8], server_version: u16) -> bool {
+    group(name, server_version).is_some_and(|group| group.reason().is_none())
+}
+
+/// Must what reaches this built-in function not run on a replica? `volatile` is what the server's catalogue says, which may
+/// have been altered. Unlike a call of something unknown this is asked of functions that only implement operators or types,
+/// and of `current_setting`, whose argument is not known: the setting of the client is the same on every server.
+pub(super) fn is_unsafe(name: &[u8], volatile: bool, server_version: u16) -> bool {
+    match group(name, server_version) {
+        Some(Group::CurrentSetting) => volatile,
+        Some(group) if group.reason().is_some() => true,
+        Some(_) => volatile && !ANSWERS_ANEW.iter().any(|n| n.as_bytes() == name),
+        None => volatile,
+    }
+}
+
+/// The safe functions that are volatile because each call may answer otherwise.
+#[rustfmt::skip]
+const ANSWERS_ANEW: &[&str] = &[
+    "array_sample", "array_shuffle", "clock_timestamp", "current_query", "gen_random_uuid", "pg_database_size",
+    "pg_indexes_size", "pg_partition_ancestors", "pg_partition_tree", "pg_relation_size", "pg_sleep", "pg_sleep_for",
+    "pg_sleep_until", "pg_table_size", "pg_tablespace_size", "pg_total_relation_size", "random", "random_normal",
+    "timeofday", "timezone", "uuidv4", "uuidv7",
+];
+
 /// The built-in functions that count as safe on a replica of this major version.
 pub fn safe_functions(server_version: u16) -> impl Iterator<Item = &'static str> {
     FUNCTIONS

@@ -5,11 +5,11 @@
 //! lexer     bytes → tokens, as scan.l            builtins   which functions may run on a replica
 //! statement one statement, by its first word     walk, call everything that contains expressions
 //! hint      wishes of the client in comments     cache      answers for texts seen before
+//! catalogue what one database holds of its own
 //! ```
 //!
 //! There is no tree, no recursion and no allocation: time is linear in the text and the stack constant, whatever the
-//! text is. Nothing here knows a socket, a session, a catalogue or a server; what a catalogue knows enters through
-//! [`Knowledge`].
+//! text is. Nothing here knows a socket, a session or a server; what a catalogue knows enters through [`Knowledge`].
 //!
 //! **Read only when proved.** [`Class::Read`] means: every statement of the string is of a kind that cannot write, has
 //! no locking clause, no data-modifying WITH, no INTO, and calls only functions that are known to be safe on a
@@ -19,6 +19,7 @@
 mod builtins;
 pub mod cache;
 mod call;
+pub mod catalogue;
 mod effects;
 mod facts;
 pub mod hint;
@@ -50,7 +51,7 @@ pub enum Known {
     Nothing,
     /// Every function that this name can mean is immutable or stable and reaches no volatile one.
     Safe,
-    /// Some function that this name can mean is volatile.
+    /// Some function that this name can mean is volatile, or reaches one that is.
     Volatile,
     /// Declared harmless by the operator of the system, whatever else is known.
     Exempt,

@@ -1,0 +1,120 @@
+//! The catalogue of a real database: what its own functions, views, operators, casts and relations make of a statement. What
+//! counts as a read is run on a standby and must succeed there; what a standby would refuse or do wrong must count as a write.
+#![expect(clippy::unwrap_used, reason = "a test panics")]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use pgweir::{
+    auth::Credentials,
+    config::SslMode,
+    net::{Address, Resolver, TcpOptions},
+    protocol::startup::ProtocolVersion,
+    sandbox::Cluster,
+    server::{Derivations, Inquiry, ServerLogin, catalogue::survey, connect::ConnectTarget},
+    sql::{
+        Class, Env,
+        catalogue::{Catalogue, Declared},
+        classify,
+    },
+};
+
+/// What a user's database may hold, from the plain to the devious.
+const OBJECTS: &str = include_str!("catalogue/objects.sql");
+/// `read|write  statement`, and prose.
+const STATEMENTS: &str = include_str!("catalogue/statements.txt");
+
+async fn inquiry(cluster: &Cluster, user: &str, database: &str) -> Inquiry {
+    let timeout = Duration::from_secs(60);
+    let login = ServerLogin {
+        target: ConnectTarget {
+            address: Address::Unix {
+                directory: cluster.primary().socket_dir(),
+                port: cluster.primary().port(),
+            },
+            at: None,
+            user: user.to_owned(),
+            database: database.to_owned(),
+            parameters: Vec::new(),
+            sslmode: SslMode::Disable,
+            connector: None,
+            tcp: TcpOptions::default(),
+            protocol: ProtocolVersion::V3_0,
+            timeout,
+            max_iterations: 100_000,
+        },
+        credentials: Credentials::None,
+        resolver: Arc::new(Resolver::new(timeout, timeout)),
+        derivations: Arc::new(Derivations::new(1, 1, [0; 32])),
+        cancel_timeout: None,
+        max_prepared_statements: 0,
+        connect_query: None,
+    };
+    let settings = [("statement_timeout", "60s")];
+    Inquiry::open(&login, "catalogue test", &settings)
+        .await
+        .unwrap()
+}
+
+fn is_read(catalogue: &Catalogue, version: u16, statement: &str) -> bool {
+    let env = Env {
+        server_version: version,
+        knowledge: catalogue,
+        ..Env::default()
+    };
+    classify(statement.as_bytes(), &env).class == Class::Read
+}
+
+/// (is it a read, the statement), of the table.
+fn statements() -> Vec<(bool, String)> {
+    let mut found: Vec<(bool, String)> = Vec::new();
+    for line in STATEMENTS.lines() {
+        match line.split_once(' ') {
+            Some(("read", statement)) => found.push((true, statement.trim().to_owned())),
+            Some(("write", statement)) => found.push((false, statement.trim().to_owned())),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_statement_is_what_the_table_says_and_reads_run_on_a_standby() {
+    let cluster = support::replicated_postgres();
+    let primary = cluster.primary();
+    primary.psql("CREATE DATABASE shop").unwrap();
+    primary.psql("CREATE ROLE nobody LOGIN").unwrap();
+    primary.psql_in("shop", OBJECTS).unwrap();
+    let before = primary
+        .psql_in("shop", "SELECT count(*) FROM journal")
+        .unwrap();
+
+    // Without any right of its own.
+    let mut inquiry = inquiry(cluster, "nobody", "shop").await;
+    let version = inquiry.major_version();
+    let survey = survey(&mut inquiry).await.unwrap();
+    let catalogue = Catalogue::new(1, &survey, Declared::default());
+    assert_eq!(catalogue.distrust(), None);
+
+    let replica = cluster.replica(0);
+    replica.wait_caught_up(primary).unwrap();
+    let statements = statements();
+    assert!(statements.len() > 100, "the table was not read");
+    let mut wrong = Vec::new();
+    for (read, statement) in &statements {
+        if is_read(&catalogue, version, statement) != *read {
+            wrong.push(format!(
+                "{statement}: should be {}",
+                if *read { "a read" } else { "a write" }
+            ));
+        } else if *read && let Err(error) = replica.psql_in("shop", statement) {
+            wrong.push(format!("{statement}: {error}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let after = primary
+        .psql_in("shop", "SELECT count(*) FROM journal")
+        .unwrap();
+    assert_eq!(before, after);
+}
