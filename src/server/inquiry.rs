@@ -28,6 +28,9 @@ const OWN_SETTINGS: &[(&str, &str)] = &[
     // A standby refuses everything in a serializable transaction.
     ("default_transaction_isolation", "read committed"),
     ("standard_conforming_strings", "on"),
+    // Costs more than it saves in all that is asked here, and takes workers from the clients' queries.
+    ("jit", "off"),
+    ("max_parallel_workers_per_gather", "0"),
 ];
 
 /// A session for questions.
