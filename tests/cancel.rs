@@ -1,7 +1,7 @@
 //! Cancelling, and clients that go away: whoever is meant is cancelled, nobody else ever, and what a client
 //! leaves behind is ended on the server.
 
-#![expect(clippy::panic, reason = "the helpers of tests fail by it")]
+#![expect(clippy::panic, reason = "a test stops at what it did not expect")]
 
 mod support;
 

@@ -236,7 +236,7 @@ fn replication_connections_have_a_server_of_their_own() {
         // WAL or a keepalive, whichever comes first.
         postgres()
             .primary()
-            .psql("SELECT pg_switch_wal()")
+            .psql("SELECT pg_logical_emit_message(true, 'it', 'x')")
             .expect("postgres may do this");
         let (kind, body) = stream.next().expect("WAL is streamed");
         assert!(

@@ -109,7 +109,7 @@ impl Control {
         let mut stats = tokio::time::interval(pooler.config().process.stats_period);
         stats.tick().await;
         let mut totals = pooler.pools.sum();
-        let mut end = None;
+        let mut end: Option<End> = None;
         loop {
             let wish = tokio::select! {
                 wish = self.wish() => wish,
@@ -120,7 +120,7 @@ impl Control {
                     }
                     continue;
                 }
-                () = ended(pooler, end), if end.is_some() => return,
+                () = ended(pooler, end.as_mut()), if end.is_some() => return,
             };
             let mode = match wish {
                 Wish::Reload => {
@@ -150,7 +150,11 @@ impl Control {
             for task in accepting.take().into_iter().flatten() {
                 task.abort();
             }
-            end = Some(mode);
+            end = Some(End {
+                mode,
+                since: Instant::now(),
+                cancelled: false,
+            });
             begin_end(pooler, mode);
         }
     }
@@ -188,6 +192,15 @@ fn log_stats(pooler: &Pooler, before: Totals) -> Totals {
         "stats"
     );
     now
+}
+
+/// An end under way.
+#[derive(Debug)]
+struct End {
+    mode: Ending,
+    since: Instant,
+    /// Whether `shutdown_timeout` has passed and what still runs was cancelled.
+    cancelled: bool,
 }
 
 /// A way to end.
@@ -232,34 +245,36 @@ fn begin_end(pooler: &Pooler, ending: Ending) {
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits until nothing is left that the end waits for.
-async fn ended(pooler: &Pooler, ending: Option<Ending>) {
+///
+/// # Cancel safety
+/// It can be dropped and called again: what it knows is in `end`.
+async fn ended(pooler: &Pooler, end: Option<&mut End>) {
+    let Some(end) = end else { return };
     let process = &pooler.config().process;
-    let started = Instant::now();
-    let mut cancelled = false;
     let mut look = tokio::time::interval(LOOK);
     loop {
         look.tick().await;
-        let is_over = match ending {
-            Some(Ending::WaitForServers) => !pooler.pools.has_servers(None),
+        let is_over = match end.mode {
+            Ending::WaitForServers => !pooler.pools.has_servers(None),
             _ => pooler.clients.is_empty(),
         };
         if is_over {
             return;
         }
-        if ending != Some(Ending::Drain) {
+        if end.mode != Ending::Drain {
             continue;
         }
         let Some(limit) = process.shutdown_timeout else {
             continue;
         };
-        if !cancelled && started.elapsed() >= limit {
-            cancelled = true;
+        if !end.cancelled && end.since.elapsed() >= limit {
+            end.cancelled = true;
             tracing::warn!(?limit, "shutdown_timeout: cancelling what still runs");
             for client in pooler.clients.all() {
                 client.signal(Signal::Cancel);
             }
         }
-        if started.elapsed() >= limit + process.shutdown_cancel_timeout {
+        if end.since.elapsed() >= limit + process.shutdown_cancel_timeout {
             tracing::warn!(
                 clients = pooler.clients.len(),
                 "ending with clients connected"

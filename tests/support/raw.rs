@@ -2,7 +2,7 @@
 //!
 //! Messages are as in the PostgreSQL manual, "Message Formats". Answers are told in words, one line a
 //! message: its type byte, then what a client would look at (`D 1|x`, `C SELECT 1`, `E 42P01`, `Z I`).
-//! Only trust authentication is known. Blocking; whatever does not come within a minute fails the test.
+//! Only trust and plain passwords are known. Blocking; whatever does not come within a minute fails the test.
 
 use std::{
     collections::BTreeMap,
@@ -68,10 +68,14 @@ impl Raw {
         let mut raw = Self::dial(address);
         let mut startup = BTreeMap::from([("user", "postgres"), ("database", database)]);
         startup.extend(parameters.iter().copied());
+        let password = startup.remove("password").unwrap_or_default();
         raw.send(&startup_message(protocol, startup));
         loop {
             match raw.next() {
-                Some((b'R', body)) => assert_eq!(body, [0; 4], "only trust is known"),
+                Some((b'R', body)) if body == [0; 4] => {}
+                Some((b'R', body)) if body == [0, 0, 0, 3] => {
+                    raw.send(&message(b'p', &cstr(password)));
+                }
                 Some((b'K', body)) => raw.key = body,
                 Some((b'Z', _)) => break,
                 Some((b'E', _)) => return Err(raw.last_error),
@@ -81,6 +85,16 @@ impl Raw {
         }
         raw.reports.clear();
         Ok(raw)
+    }
+
+    /// Logs in as `postgres` with a password that is asked for in plain text.
+    pub fn connect_by_password(
+        address: SocketAddr,
+        database: &str,
+        password: &str,
+    ) -> Result<Self, String> {
+        let parameters = [("password", password)];
+        Self::try_connect(address, PROTOCOL_3_0, database, &parameters)
     }
 
     /// A connection on which nothing has been said.
