@@ -751,3 +751,72 @@ fn function_calls_of_the_protocol_are_looked_behind() {
     assert!(seats.is_pinned(&mut client));
     assert_eq!(seats.pins(), ["advisory_lock"]);
 }
+
+#[test]
+fn a_client_cannot_lie_about_its_state_by_operators_of_its_own() {
+    let mut seats = Seats::new();
+    functions(&seats);
+    seats.direct(
+        "CREATE SCHEMA evil;
+         CREATE FUNCTION evil.never(a text, b text) RETURNS bool LANGUAGE sql AS 'SELECT false';
+         CREATE FUNCTION evil.never(a int4, b int4) RETURNS bool LANGUAGE sql AS 'SELECT false';
+         CREATE FUNCTION evil.never(a oid, b oid) RETURNS bool LANGUAGE sql AS 'SELECT false';
+         CREATE OPERATOR evil.= (FUNCTION = evil.never, LEFTARG = text, RIGHTARG = text);
+         CREATE OPERATOR evil.<> (FUNCTION = evil.never, LEFTARG = text, RIGHTARG = text);
+         CREATE OPERATOR evil.= (FUNCTION = evil.never, LEFTARG = int4, RIGHTARG = int4);
+         CREATE OPERATOR evil.= (FUNCTION = evil.never, LEFTARG = oid, RIGHTARG = oid);
+         CREATE FUNCTION evil.pg_backend_pid() RETURNS int LANGUAGE sql AS 'SELECT 0';
+         CREATE VIEW evil.pg_settings AS SELECT '' AS name, '' AS setting, '' AS source WHERE false;",
+    );
+    let mut client = seats.client();
+    client.run("SET search_path = evil, pg_catalog, public");
+    client.run("SET my.own = 'mine'");
+    client.run("SET ROLE it_role");
+    assert!(!seats.is_pinned(&mut client));
+    nobody_finds_anything(&mut seats, "a liar");
+    for asks in ["SHOW my.own", "SELECT current_user", "SHOW search_path"] {
+        assert!(["mine", "it_role", "evil, pg_catalog, public"].contains(&&*client.value(asks)));
+        seats.switch();
+    }
+    for (makes, reason) in [
+        ("SELECT pg_advisory_lock(1)", "advisory_lock"),
+        (
+            "RESET ROLE; CREATE TEMP TABLE t (a int)",
+            "advisory_lock,temporary_object",
+        ),
+    ] {
+        client.run(makes);
+        assert!(seats.is_pinned(&mut client), "{makes}");
+        assert_eq!(seats.pins(), [reason]);
+    }
+}
+
+#[test]
+fn statements_that_were_prepared_out_of_sight_keep_the_server() {
+    let mut seats = Seats::new();
+    for makes in [
+        vec![
+            parse("", "PREPARE hidden AS SELECT 1"),
+            bind("", &[]),
+            execute(),
+            sync(),
+        ],
+        vec![query("SELECT 1; PREPARE hidden AS SELECT 1")],
+        vec![query(
+            "DO $$ BEGIN EXECUTE 'PREPARE hidden AS SELECT 1'; END $$",
+        )],
+    ] {
+        let mut client = seats.client();
+        client.ask(&makes);
+        assert!(seats.is_pinned(&mut client));
+        assert_eq!(seats.pins(), ["prepared_statement"]);
+        assert_eq!(client.value("EXECUTE hidden"), "1");
+        client.run("DEALLOCATE hidden");
+        assert!(!seats.is_pinned(&mut client));
+        client.terminate();
+    }
+    // In a Query of its own it is followed.
+    let mut client = seats.client();
+    client.run("PREPARE seen AS SELECT 1");
+    assert!(!seats.is_pinned(&mut client));
+}
