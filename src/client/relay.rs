@@ -186,7 +186,16 @@ impl Relay {
         self.unsent.extend_from_slice(farewell);
         let sending = std::future::poll_fn(|cx| {
             std::task::ready!(connection::flush(&mut self.stream, &mut self.unsent, cx))?;
-            self.stream.poll_shutdown(cx)
+            std::task::ready!(self.stream.poll_shutdown(cx))?;
+            // Closing with input unread would reset the connection, and that may overtake the rest.
+            let mut buffer = self.worker.buffers.read.borrow_mut();
+            let mut drained = 0;
+            while drained < DRAINED_AT_MOST
+                && let Poll::Ready(Ok(size @ 1..)) = self.stream.poll_read(cx, &mut buffer)
+            {
+                drained += size;
+            }
+            Poll::Ready(Ok::<_, io::Error>(()))
         });
         let sent = tokio::time::timeout(GOODBYE_TIMEOUT, sending).await;
         if !matches!(sent, Ok(Ok(()))) {
@@ -286,7 +295,11 @@ impl Relay {
         let may_read = match self.phase {
             Phase::Idle => self.unsent.is_empty(),
             Phase::Waiting { .. } | Phase::Undecided => self.received.len() < HOLD_LIMIT,
-            Phase::Attached { .. } => !self.session.is_stalled() && self.is_server_flushed(),
+            Phase::Attached { .. } => {
+                !self.session.is_stalled()
+                    && self.is_server_flushed()
+                    && self.unsent.len() < HOLD_LIMIT
+            }
         };
         if !may_read {
             return Ok(false);
@@ -934,6 +947,9 @@ impl Future for &mut Relay {
         }
     }
 }
+
+/// Bytes that are read of a client that nobody listens to any more.
+const DRAINED_AT_MOST: usize = 4 * 1024 * 1024;
 
 /// How long a client may take to take its farewell.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
