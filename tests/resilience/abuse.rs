@@ -1,5 +1,7 @@
 //! Clients that break the protocol, at every point at which it can be broken.
 
+use std::time::Duration;
+
 use crate::{
     neighbour::Neighbour,
     support::{
@@ -690,5 +692,68 @@ async fn five_hundred_clients_in_the_middle_of_a_message_hold_no_server() {
         client.answers().await,
         ["1", "2", "D x", "C SELECT 1", "Z I"]
     );
+    neighbour.bid_farewell();
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_without_an_ear_for_the_answers_makes_nothing_larger() {
+    const MOST: usize = 32 << 20;
+    const GROWTH_KB: u64 = 20 * 1024;
+    let pooler = pooler();
+    let neighbour = Neighbour::of(&pooler);
+    let parse_and_close = [wire::parse("s", "SELECT 1"), wire::close(b'S', "s")].concat();
+    let before = pooler.rss_kb();
+    for (what, request) in [
+        ("Sync", wire::sync()),
+        ("Flush", wire::flush()),
+        ("Close", wire::close(b'S', "none")),
+        (
+            "Close and Flush",
+            [wire::close(b'S', "none"), wire::flush()].concat(),
+        ),
+        (
+            "Close and Sync",
+            [wire::close(b'S', "none"), wire::sync()].concat(),
+        ),
+        ("Parse and Close", parse_and_close.clone()),
+        (
+            "Parse, Close and Flush",
+            [parse_and_close, wire::flush()].concat(),
+        ),
+        ("Describe", wire::describe_target(b'S', "")),
+        ("Bind", wire::bind("", &[])),
+        ("Execute", wire::execute()),
+        ("Query", wire::query("SELECT 1")),
+        ("an empty Query", wire::query("")),
+        ("DEALLOCATE", wire::query("DEALLOCATE ALL")),
+        (
+            "a batch",
+            [
+                wire::parse("", "SELECT 1"),
+                wire::bind("", &[]),
+                wire::execute(),
+                wire::sync(),
+            ]
+            .concat(),
+        ),
+        ("COPY data", wire::copy_data(b"x")),
+        ("CopyDone", wire::copy_done()),
+    ] {
+        let mut client = Wire::connect_hard_of_hearing(&pooler, "postgres").await;
+        let some = request.repeat(64 * 1024 / request.len());
+        let mut sent = 0;
+        // Until nobody takes more for a moment.
+        while sent < MOST && client.try_send(&some, Duration::from_millis(300)).await {
+            sent += some.len();
+        }
+        let growth = pooler.rss_kb().saturating_sub(before);
+        assert!(
+            growth <= GROWTH_KB,
+            "{what}: {sent} bytes were taken, and it has grown by {growth} KiB"
+        );
+        drop(client);
+        let mut next = Wire::connect(&pooler, "postgres").await;
+        assert_eq!(next.scalar("SELECT 'next'").await, "next", "{what}");
+    }
     neighbour.bid_farewell();
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{
-        TcpStream,
+        TcpSocket, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     time::timeout,
@@ -47,12 +47,28 @@ impl Wire {
     /// A TCP connection on which nothing was said yet.
     pub async fn dial(address: SocketAddr) -> Self {
         let stream = soon("connecting", TcpStream::connect(address)).await;
-        let (reader, writer) = stream.expect("somebody listens").into_split();
+        Self::over(stream.expect("somebody listens"))
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        let (reader, writer) = stream.into_split();
         Self {
             reader: BufReader::new(reader),
             writer,
             key: Vec::new(),
         }
+    }
+
+    /// Connects and logs in, with next to no room in the kernel for what is not read.
+    pub async fn connect_hard_of_hearing(pooler: &Pgweir, database: &str) -> Self {
+        let socket = TcpSocket::new_v4().expect("IPv4");
+        socket.set_recv_buffer_size(4096).expect("a small one");
+        let stream = soon("connecting", socket.connect(pooler.address())).await;
+        let mut wire = Self::over(stream.expect("somebody listens"));
+        let parameters = [("user", "postgres"), ("database", database)];
+        wire.send(&startup(&parameters)).await;
+        wire.greeted().await.expect("everybody is let in");
+        wire
     }
 
     /// Connects and logs in as `postgres`.
@@ -124,6 +140,12 @@ impl Wire {
     /// Sends all of it, however long the other side takes. A failure shows at the next read.
     pub async fn send(&mut self, bytes: &[u8]) {
         drop(soon("sending", self.writer.write_all(bytes)).await);
+    }
+
+    /// Sends all of it, if that is taken within the time.
+    pub async fn try_send(&mut self, bytes: &[u8], limit: Duration) -> bool {
+        let sent = timeout(limit, self.writer.write_all(bytes)).await;
+        matches!(sent, Ok(Ok(())))
     }
 
     /// No more will be sent.
