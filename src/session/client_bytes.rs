@@ -160,6 +160,8 @@ impl Session {
         let mut at = scanned;
         while let Some(frame) = frame::frontend(&rest[at..], max_packet_size)? {
             if !frame.is_whole() {
+                // One that is too long is refused at once, whatever else is waited for.
+                self.is_held_whole(&frame)?;
                 break;
             }
             if matches!(

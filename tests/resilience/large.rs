@@ -13,7 +13,7 @@ const MEGABYTE: usize = 1 << 20;
 const CHUNK: usize = 64 * 1024;
 
 /// What a pooler may grow by, buffers of its own and of its allocator: far below what passes through it.
-const GROWTH_KB: u64 = 6 * 1024;
+const GROWTH_KB: u64 = 10 * 1024;
 
 /// The pooler, and what it had in use before the large message.
 struct Weighed {
