@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use super::{Pooler, demo, run, security::Security};
+use super::{Pooler, demo, descriptors, run, security::Security};
 use crate::{
     config::{Config, import_pgbouncer},
     pool::describe,
@@ -81,6 +81,7 @@ fn serve(arguments: &Serve) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    descriptors::allow(&config);
     let pooler = Pooler::new(Arc::new(config)).map_err(|error| sentence(&error))?;
     run(&pooler, |_| {}).map_err(|error| sentence(&error))
 }

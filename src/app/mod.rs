@@ -7,6 +7,7 @@ pub mod auth_query;
 pub mod command_line;
 pub mod control;
 pub mod demo;
+mod descriptors;
 pub mod security;
 pub mod serve;
 pub mod watches;
