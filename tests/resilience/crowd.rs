@@ -22,6 +22,22 @@ async fn two_thousand_clients_share_ten_servers_of_two_workers() {
     crowd("crowd_of_two_workers", "2").await;
 }
 
+#[tokio::test]
+async fn the_limit_on_open_files_is_raised_as_far_as_it_goes() {
+    for (limits, clients, warned) in [("64:4096", 200, false), ("64:300", 150, true)] {
+        let pooler = Pgweir::builder(support::postgres())
+            .wrapped_in(&["prlimit", &format!("--nofile={limits}")])
+            .pgweir("max_client_conn", "1000")
+            .start();
+        let mut clients = join_all((0..clients).map(|_| Wire::connect(&pooler, "postgres"))).await;
+        for client in &mut clients {
+            assert_eq!(client.scalar("SELECT 1").await, "1");
+        }
+        let log = pooler.log().text();
+        assert_eq!(log.contains("the limit on open files 300"), warned, "{log}");
+    }
+}
+
 async fn crowd(database: &str, workers: &str) {
     allow_descriptors(4 * CLIENTS as u64 + 200);
     let primary = support::postgres().primary();

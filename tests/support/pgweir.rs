@@ -32,6 +32,7 @@ pub struct PgweirBuilder {
     servers: Vec<String>,
     extra: String,
     arguments: Vec<String>,
+    wrapper: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
@@ -143,6 +144,7 @@ impl PgweirBuilder {
             servers: Vec::new(),
             extra: String::new(),
             arguments: Vec::new(),
+            wrapper: Vec::new(),
             environment: Vec::new(),
         }
         .pgweir("auth_type", "\"trust\"")
@@ -195,6 +197,12 @@ impl PgweirBuilder {
         self
     }
 
+    /// A command that becomes the pooler, such as prlimit with its arguments.
+    pub fn wrapped_in(mut self, command: &[&str]) -> Self {
+        self.wrapper = command.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// An environment variable of the pooler.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -234,7 +242,10 @@ impl PgweirBuilder {
         let dir = tempfile::tempdir().expect("the temporary directory is writable");
         let config = dir.path().join("pooler.toml");
         fs::write(&config, self.toml()).expect("the directory is ours");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pgweir"))
+        let words = self.wrapper.iter().map(String::as_str);
+        let mut words = words.chain([env!("CARGO_BIN_EXE_pgweir")]);
+        let mut child = Command::new(words.next().expect("the pooler at least"))
+            .args(words)
             .arg("--config")
             .arg(&config)
             .args(&self.arguments)
