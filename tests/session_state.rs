@@ -276,6 +276,29 @@ fn a_function_may_set_what_nobody_has_heard_of() {
 }
 
 #[test]
+fn what_a_function_has_set_leaves_with_what_kept_the_server() {
+    let mut seats = Seats::new();
+    functions(&seats);
+    let asks = "SELECT coalesce(current_setting('secret.user', true), '')";
+    for (makes, ends) in [
+        ("LISTEN it", "UNLISTEN it"),
+        ("SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)"),
+    ] {
+        let mut client = seats.client();
+        client.run(makes);
+        client.run("SELECT logs_in('alice')");
+        assert_eq!(client.value(asks), "alice", "the server is its own");
+        client.run(ends);
+        assert!(!seats.is_pinned(&mut client), "{ends}");
+        for _ in 0..2 {
+            assert_eq!(seats.client().value(asks), "", "behind {ends}");
+            seats.switch();
+        }
+        client.terminate();
+    }
+}
+
+#[test]
 fn a_statement_prepared_long_ago_sets_what_is_asked_for_later() {
     let mut seats = Seats::new();
     let mut client = seats.client();

@@ -179,20 +179,11 @@ pub(super) enum StateCheck {
     #[default]
     None,
     /// The probe is under way.
-    Probing(Box<Probe>),
+    Probing(Box<Findings>),
     /// What the client has reset is to get its startup value, of which the client is to be told.
     RestoreDue,
     /// There may be settings that no probe can find, and they are to be reset.
     ResetDue,
     /// That is being done.
     Resetting,
-}
-
-/// A probe under way.
-#[derive(Debug, Default)]
-pub(super) struct Probe {
-    /// What it has reported.
-    pub(super) findings: Findings,
-    /// Whether there may be settings that it cannot find: of names of their own, set by a function.
-    pub(super) may_hide_settings: bool,
 }

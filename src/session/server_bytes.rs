@@ -10,7 +10,7 @@ use super::{
     effects::HIDING,
     named::{REFUSED, TAKEN},
     pipeline::{Desync, Disposition, Expected, Fake, OnBehalf, Step},
-    probe::{self, Findings, PinReason, Pins, Probe, StateCheck},
+    probe::{self, Findings, PinReason, Pins, StateCheck},
     revoke::{Cause, Revoke},
     server_state::Streaming,
     settings::is_read_by_parser,
@@ -170,12 +170,12 @@ impl Session {
             }
             Disposition::Skip(OnBehalf::Probe) => {
                 if tag == BackendTag::DataRow
-                    && let StateCheck::Probing(probe) = &mut self.check
+                    && let StateCheck::Probing(findings) = &mut self.check
                 {
                     if frame.is_whole() {
-                        probe.findings.add(frame.body())?;
+                        findings.add(frame.body())?;
                     } else {
-                        probe.findings.pins.insert(PinReason::Unproved);
+                        findings.pins.insert(PinReason::Unproved);
                     }
                 }
                 if is_done {
@@ -262,8 +262,8 @@ impl Session {
                         return Err(ServerFault::SettingsRefused(body.into()));
                     }
                     Disposition::Skip(OnBehalf::Probe) => {
-                        if let StateCheck::Probing(probe) = &mut self.check {
-                            probe.findings.pins.insert(PinReason::Unproved);
+                        if let StateCheck::Probing(findings) = &mut self.check {
+                            findings.pins.insert(PinReason::Unproved);
                         }
                     }
                     // In a failed transaction nothing runs, so nothing is seen.
@@ -457,25 +457,19 @@ impl Session {
             &probe::query(&server.login_user, names.into_iter()),
         );
         server.expect_own_query(OnBehalf::Probe);
-        self.check = StateCheck::Probing(Box::new(Probe {
-            findings: Findings::default(),
-            may_hide_settings: touched.intersects(HIDING),
-        }));
+        server.may_hide_settings |= touched.intersects(HIDING);
+        self.check = StateCheck::Probing(Box::default());
     }
 
     fn apply_findings(&mut self, server: &mut ServerState) {
-        let StateCheck::Probing(probe) = std::mem::take(&mut self.check) else {
+        let StateCheck::Probing(findings) = std::mem::take(&mut self.check) else {
             return;
         };
-        let Probe {
-            findings,
-            may_hide_settings,
-        } = *probe;
         self.is_settled = true;
         let Findings {
             mut settings,
             mut pins,
-        } = findings;
+        } = *findings;
         if pins.contains(PinReason::Unproved) {
             self.pins.insert(PinReason::Unproved);
             return;
@@ -489,7 +483,8 @@ impl Session {
         let mut own = settings.clone();
         own.fill_from(&self.startup);
         self.settings = interner.intern(own);
-        if may_hide_settings && self.pins.is_empty() {
+        if server.may_hide_settings && self.pins.is_empty() {
+            server.may_hide_settings = false;
             self.check = StateCheck::ResetDue;
             settings = settings.identity();
         }

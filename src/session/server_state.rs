@@ -41,6 +41,8 @@ pub struct ServerState {
     pub settings: Arc<Settings>,
     /// The unnamed statement it has, if that is known.
     pub(super) unnamed: Unnamed,
+    /// Whether it may have settings that no probe finds: of names of their own, set by a function.
+    pub(super) may_hide_settings: bool,
     /// Whose sequence values it may have.
     pub(super) sequences: Sequences,
     /// The client's latest batch, to be sent again if need be.
@@ -82,6 +84,7 @@ impl ServerState {
             statements: ServerStatements::new(max_prepared_statements),
             settings,
             unnamed: Unnamed::None,
+            may_hide_settings: false,
             sequences: Sequences::default(),
             kept: KeptBatch::default(),
             stake: Stake::default(),
@@ -274,6 +277,7 @@ impl ServerState {
     pub fn on_discard_all(&mut self, defaults: Arc<Settings>) {
         self.statements.doubt_all();
         self.unnamed = Unnamed::None;
+        self.may_hide_settings = false;
         self.settings = defaults;
     }
 }
