@@ -71,7 +71,7 @@ impl Rig {
 
     fn servers(&self) -> String {
         let count = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'",
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND backend_type = 'client backend'",
             self.database
         );
         postgres()

@@ -73,7 +73,7 @@ async fn crowd(database: &str, workers: &str) {
         format!("{all}|{all}")
     );
     let servers = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND backend_type = 'client backend' AND application_name <> 'psql'"
     );
     let servers: usize = primary
         .psql_in(database, &servers)
