@@ -304,6 +304,10 @@ pub(crate) const NO_EQUIVALENT: &[(&str, &str)] = &[
     ),
     ("stats_users_prefix", "write the users into stats_users"),
     (
+        "suspend_timeout",
+        "there is no SUSPEND; PAUSE holds clients, and so_reuseport lets a new process take over",
+    ),
+    (
         "syslog",
         "logs go to stderr; let systemd or the container collect them",
     ),

@@ -79,8 +79,6 @@ settings! {
         "Cancel and shutdown" {
             /// Time a cancel request may wait for a connection to its server.
             cancel_wait_timeout: Option<Duration> = "10s", reload, pgbouncer;
-            /// Time SUSPEND waits for buffers to empty.
-            suspend_timeout: Option<Duration> = "10s", reload, pgbouncer;
             /// Time a graceful shutdown waits for transactions to end; 0 waits for ever.
             shutdown_timeout: Option<Duration> = "60s", reload, ours;
             /// Time it then waits for the queries it has cancelled.
