@@ -8,7 +8,7 @@ use super::routing::Nobody;
 use crate::{
     pool::{CheckoutError, ClientRecord, Pool, describe},
     protocol::{
-        SqlState,
+        FrameError, SqlState,
         backend::ErrorFields,
         encode::{self, Report, Severity},
     },
@@ -165,6 +165,7 @@ impl Failure {
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
                 "Send it as a simple query, or with the unnamed statement.",
             ),
+            Violation::Frame(FrameError::TooLong { .. }) => (SqlState::PROGRAM_LIMIT_EXCEEDED, ""),
             _ => (SqlState::PROTOCOL_VIOLATION, ""),
         };
         Self {
@@ -302,6 +303,13 @@ impl Failure {
                     hint: "",
                 }
             }
+            ServerFault::Frame(error @ FrameError::TooLong { .. }) => Self {
+                severity: Severity::Error,
+                sqlstate: SqlState::PROGRAM_LIMIT_EXCEEDED,
+                message: "message of the server is too long (max_packet_size)".into(),
+                detail: format!("{whence}: {error}."),
+                hint: "",
+            },
             _ => Self {
                 severity: Severity::Error,
                 sqlstate: SqlState::PROTOCOL_VIOLATION,

@@ -620,6 +620,7 @@ impl Relay {
             .client
             .store(self.record.id, Ordering::Relaxed);
         server.idle_since = now;
+        server.state.max_packet_size = self.max_packet_size;
         self.server = Some(server);
         if let Some(routing) = &mut self.routing {
             routing.on_attach();

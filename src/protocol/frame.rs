@@ -25,6 +25,16 @@ pub enum FrameError {
         /// The largest that is accepted.
         limit: u32,
     },
+    /// A message that could be, and is longer than the operator wants.
+    #[error("message \"{}\" of {size} bytes is longer than max_packet_size allows ({limit})", char::from(*tag))]
+    TooLong {
+        /// First byte of the message.
+        tag: u8,
+        /// The length word as sent.
+        size: u32,
+        /// `max_packet_size`.
+        limit: u32,
+    },
 }
 
 /// One message, or the beginning of one.
@@ -66,14 +76,22 @@ pub fn frontend(
     let Some(length) = rest.first_chunk() else {
         return Ok(None);
     };
-    let length = u32::from_be_bytes(*length);
-    let limit = tag.length_limit().min(max_packet_size.max(4));
-    cut(bytes, tag, length, limit).map(Some)
+    let limits = (tag.length_limit(), max_packet_size);
+    cut(bytes, tag, u32::from_be_bytes(*length), limits).map(Some)
 }
 
 /// The frame at the start of a server's `bytes`; `None` when not even its header is there.
 #[inline]
 pub fn backend(bytes: &[u8]) -> Result<Option<Frame<'_, BackendTag>>, FrameError> {
+    backend_within(bytes, u32::MAX)
+}
+
+/// The same with a bound of the operator's own.
+#[inline]
+pub fn backend_within(
+    bytes: &[u8],
+    max_packet_size: u32,
+) -> Result<Option<Frame<'_, BackendTag>>, FrameError> {
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(None);
     };
@@ -81,18 +99,21 @@ pub fn backend(bytes: &[u8]) -> Result<Option<Frame<'_, BackendTag>>, FrameError
     let Some(length) = rest.first_chunk() else {
         return Ok(None);
     };
-    let length = u32::from_be_bytes(*length);
-    cut(bytes, tag, length, tag.length_limit()).map(Some)
+    let limits = (tag.length_limit(), max_packet_size);
+    cut(bytes, tag, u32::from_be_bytes(*length), limits).map(Some)
 }
 
+/// `limits` are the protocol's and the operator's.
 #[inline]
-fn cut<T>(bytes: &[u8], tag: T, length: u32, limit: u32) -> Result<Frame<'_, T>, FrameError> {
-    if !(4..=limit).contains(&length) {
-        return Err(FrameError::Length {
-            tag: bytes[0],
-            length,
-            limit,
-        });
+fn cut<T>(
+    bytes: &[u8],
+    tag: T,
+    length: u32,
+    limits: (u32, u32),
+) -> Result<Frame<'_, T>, FrameError> {
+    let (limit, max_packet_size) = limits;
+    if !(4..=limit.min(max_packet_size.max(4))).contains(&length) {
+        return Err(refused(bytes[0], length, limits));
     }
     let size = length as usize + 1;
     Ok(Frame {
@@ -100,6 +121,18 @@ fn cut<T>(bytes: &[u8], tag: T, length: u32, limit: u32) -> Result<Frame<'_, T>,
         bytes: &bytes[..bytes.len().min(size)],
         size,
     })
+}
+
+#[cold]
+fn refused(tag: u8, length: u32, (limit, max_packet_size): (u32, u32)) -> FrameError {
+    if (4..=limit).contains(&length) {
+        return FrameError::TooLong {
+            tag,
+            size: length,
+            limit: max_packet_size,
+        };
+    }
+    FrameError::Length { tag, length, limit }
 }
 
 #[cfg(test)]
@@ -142,14 +175,14 @@ mod tests {
             let expected = Err(FrameError::Length { tag, length, limit });
             assert_eq!(frontend(bytes, u32::MAX), expected);
         }
-        assert_eq!(
-            frontend(b"Q\0\0\x10\0", 1024),
-            Err(FrameError::Length {
-                tag: b'Q',
-                length: 4096,
-                limit: 1024
-            })
-        );
+        let too_long = |tag| FrameError::TooLong {
+            tag,
+            size: 4096,
+            limit: 1024,
+        };
+        assert_eq!(frontend(b"Q\0\0\x10\0", 1024), Err(too_long(b'Q')));
+        assert_eq!(backend_within(b"D\0\0\x10\0", 1024), Err(too_long(b'D')));
+        assert!(backend(b"D\0\0\x10\0").is_ok());
         assert_eq!(frontend(b"!", u32::MAX), Err(FrameError::UnknownTag(b'!')));
     }
 

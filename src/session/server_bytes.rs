@@ -69,7 +69,7 @@ impl Session {
                 }
                 continue;
             }
-            let Some(frame) = frame::backend(&data[at..])? else {
+            let Some(frame) = frame::backend_within(&data[at..], server.max_packet_size)? else {
                 break;
             };
             if !frame.is_whole() && !Self::may_stream_to_client(&frame, server) {

@@ -53,6 +53,8 @@ pub struct ServerState {
     pub(super) streaming: Option<Streaming>,
     /// Whom the connection logged in as.
     pub login_user: Box<[u8]>,
+    /// The longest message that is taken from it (`max_packet_size`).
+    pub max_packet_size: u32,
 }
 
 /// The unnamed statement of a server.
@@ -90,6 +92,7 @@ impl ServerState {
             stake: Stake::default(),
             streaming: None,
             login_user: login_user.into(),
+            max_packet_size: u32::MAX,
         }
     }
 
@@ -133,7 +136,7 @@ impl ServerState {
                 }
                 continue;
             }
-            let Some(frame) = frame::backend(&data[at..])? else {
+            let Some(frame) = frame::backend_within(&data[at..], self.max_packet_size)? else {
                 break;
             };
             if frame.tag == BackendTag::ReadyForQuery && !frame.is_whole() {

@@ -534,3 +534,37 @@ async fn a_busy_pool_leaves_its_turn_to_one_that_shares_its_limit() {
         () = served => {}
     }
 }
+
+#[tokio::test]
+async fn max_packet_size_of_clients_and_of_servers() {
+    const LARGEST: usize = 16_384;
+    let pooler = Pgweir::builder(support::postgres())
+        .pool_size(2)
+        .pgweir("max_packet_size", &LARGEST.to_string())
+        .start();
+    // The length word counts itself and what is around the value: a count of columns and its length.
+    let row = |length: usize| format!("SELECT repeat('x', {length})");
+    let mut neighbour = client(&pooler).await;
+    let mut reader = client(&pooler).await;
+    for _ in 0..3 {
+        let fits = LARGEST - 4 - 2 - 4;
+        assert_eq!(reader.scalar(&row(fits)).await.len(), fits);
+        reader.send(&wire::query(&row(fits + 1))).await;
+        limited(&mut reader, "54000", "ERROR", "max_packet_size").await;
+    }
+    let copy = format!("COPY ({}) TO STDOUT", row(20_000));
+    assert_eq!(reader.ask(&copy).await, ["H", "E ERROR 54000", "Z I"]);
+    // What was held is lost with the server.
+    assert_eq!(reader.ask("BEGIN").await, ["C BEGIN", "Z T"]);
+    reader.send(&wire::query(&row(20_000))).await;
+    limited(&mut reader, "54000", "FATAL", "max_packet_size").await;
+
+    let mut writer = client(&pooler).await;
+    let fits = format!("SELECT 1 /* {}", "x".repeat(LARGEST - 4 - 1 - 14));
+    let fits = format!("{fits}*/");
+    assert_eq!(wire::query(&fits).len(), 1 + LARGEST);
+    assert_eq!(writer.scalar(&fits).await, "1");
+    writer.send(&wire::query(&format!("{fits} "))).await;
+    limited(&mut writer, "54000", "FATAL", "max_packet_size").await;
+    assert_eq!(neighbour.scalar("SELECT 1").await, "1");
+}
