@@ -131,6 +131,67 @@ fn in_transaction_mode_everything_that_is_left_is_cleaned_whatever_the_reset_que
 }
 
 #[test]
+fn the_reset_query_runs_after_each_transaction_where_it_always_shall() {
+    for (mode, always, count) in [
+        ("transaction", true, "3"),
+        ("statement", true, "3"),
+        ("transaction", false, "0"),
+    ] {
+        let database = database();
+        let direct = |sql: &str| postgres().primary().psql_in(&database, sql);
+        direct("CREATE TABLE resets (a int)").expect("postgres may do this");
+        let pooler = builder(mode, 1)
+            .pool("server_reset_query", "\"INSERT INTO resets VALUES (1)\"")
+            .pool("server_reset_query_always", &always.to_string())
+            .start();
+        let mut client = Raw::connect(pooler.address(), &database);
+        let server = client.pid();
+        client.run("BEGIN; SELECT 1; COMMIT");
+        assert_eq!(client.pid(), server, "its server was not used again");
+        let resets = || direct("SELECT count(*) FROM resets").expect("it is there");
+        eventually("the server is reset", || resets() == count);
+        client.terminate();
+        assert_eq!(resets(), count, "{mode} {always}");
+    }
+}
+
+#[test]
+fn what_is_tracked_outlives_the_reset_query() {
+    for reset in ["DISCARD ALL", "RESET ALL", "SELECT 1"] {
+        let database = database();
+        let pooler = builder("transaction", 1)
+            .pool("server_reset_query", &format!("\"{reset}\""))
+            .pool("server_reset_query_always", "true")
+            .start();
+        let mut one = Raw::connect(pooler.address(), &database);
+        let mut two = Raw::connect(pooler.address(), &database);
+        let server = one.pid();
+        one.run("SET work_mem = '5MB'");
+        one.ask(&[parse("by protocol", "SHOW work_mem"), sync()]);
+        two.run("PREPARE mine AS SELECT 2");
+        for _ in 0..2 {
+            assert_eq!(two.value("SHOW work_mem"), "4MB", "{reset}");
+            assert_eq!(two.value("EXECUTE mine"), "2", "{reset}");
+            assert_eq!(one.value("SHOW work_mem"), "5MB", "{reset}");
+            let answers = one.ask(&[bind("by protocol", &[]), execute(), sync()]);
+            assert_eq!(answers, ["2", "D 5MB", "C SHOW", "Z I"], "{reset}");
+        }
+        assert_eq!(one.pid(), server, "{reset}");
+    }
+}
+
+#[test]
+fn a_server_whose_reset_fails_is_not_used_again() {
+    let database = database();
+    let pooler = builder("transaction", 1)
+        .pool("server_reset_query", "\"SELECT 1/0\"")
+        .pool("server_reset_query_always", "true")
+        .start();
+    let mut client = Raw::connect(pooler.address(), &database);
+    assert_ne!(client.pid(), client.pid());
+}
+
+#[test]
 fn in_transaction_mode_a_server_is_shared_between_transactions() {
     let database = database();
     let pooler = builder("transaction", 1).start();

@@ -226,7 +226,7 @@ impl Relay {
         } else if self.session.has_unproved_state() {
             pool.recover(server, unfinished, Leftover::SessionState);
         } else if server.is_clean() && self.session.release(&server.state) == Release::Return {
-            pool.release(server);
+            self.give_back(server, Instant::now());
         } else {
             pool.recover(server, unfinished, Leftover::Nothing);
         }
@@ -755,10 +755,21 @@ impl Relay {
         self.record.set_state(ClientState::Idle);
         self.record.server.store(0, Ordering::Relaxed);
         if server.is_clean() {
-            self.pool.release_at(server, now);
+            self.give_back(server, now);
         } else {
             // It has begun to say something that nobody has asked for.
             self.pool.discard(server);
+        }
+    }
+
+    /// Gives back a server that is proved clean.
+    #[inline]
+    fn give_back(&self, server: Box<Server>, now: Instant) {
+        let pool = &self.pool;
+        if self.settings.server_reset_query_always {
+            pool.recover(server, Unfinished::Finish, Leftover::Nothing);
+        } else {
+            pool.release_at(server, now);
         }
     }
 

@@ -92,7 +92,7 @@ pool_table! {
         server_check_query: Option<String> = ";", reload, pgbouncer;
         /// SQL that cleans a connection when its client leaves in session mode; "" for none.
         server_reset_query: Option<String> = "DISCARD ALL", reload, pgbouncer;
-        /// Run it in the other modes too, after each transaction.
+        /// Run it in the other modes too, whenever a connection goes back to the pool.
         server_reset_query_always: bool = false, reload, pgbouncer;
         /// Time to clean up after a client that left in mid-transaction; then the connection is closed.
         server_recovery_timeout: Duration = "5s", reload, ours;

@@ -487,6 +487,14 @@ impl Pool {
                 PoolMode::Session => settings.server_reset_query.clone(),
                 PoolMode::Transaction | PoolMode::Statement => Some("DISCARD ALL".to_owned()),
             },
+            always: match settings.pool_mode {
+                PoolMode::Transaction | PoolMode::Statement
+                    if settings.server_reset_query_always =>
+                {
+                    settings.server_reset_query.clone()
+                }
+                _ => None,
+            },
             timeout: settings.server_recovery_timeout,
             defaults: Arc::clone(&self.shared.defaults),
         };

@@ -30,8 +30,10 @@ pub enum Unfinished {
 /// How to clean up.
 #[derive(Clone, Debug)]
 pub struct Recovery {
-    /// `server_reset_query`; empty for none.
+    /// What discards session state that is not known.
     pub reset_query: Option<String>,
+    /// `server_reset_query`, where it is to be run whatever the client has left.
+    pub always: Option<String>,
     /// `server_recovery_timeout`.
     pub timeout: Duration,
     /// The settings of a server that was reset.
@@ -114,6 +116,14 @@ async fn clean(
         && let Some(query) = &recovery.reset_query
     {
         run(server, query.as_bytes()).await?;
+        server.state.on_discard_all(Arc::clone(&recovery.defaults));
+    }
+    if let Some(query) = &recovery.always {
+        let mut out = Vec::new();
+        // What it resets is the operator's affair, so it finds nothing to reset that is known.
+        server.state.give_settings(&recovery.defaults, &mut out);
+        server.state.ask(query.as_bytes(), &mut out);
+        exchange(server, &out, false).await?;
         server.state.on_discard_all(Arc::clone(&recovery.defaults));
     }
     Ok(())
