@@ -262,6 +262,50 @@ fn in_statement_mode_a_transaction_block_is_refused() {
 }
 
 #[test]
+fn a_server_that_is_replaced_is_left_at_once_where_that_is_wanted() {
+    let port = postgres().primary().port();
+    let database = |name: &str, mode: &str, fast: bool| {
+        format!(
+            "[databases.{name}]\nservers = [{{ host = \"127.0.0.1\", port = {port} }}]\ndbname = \"postgres\"\n\
+             pool_mode = \"{mode}\"\nserver_fast_close = {fast}\n"
+        )
+    };
+    let pooler = PgweirBuilder::without_servers()
+        .extra(&database("fast", "session", true))
+        .extra(&database("slow", "session", false))
+        .extra(&database("shared", "transaction", true))
+        .start();
+    let connect = |database: &str| Raw::connect(pooler.address(), database);
+    let [mut idle, mut inside, mut slow] = ["fast", "fast", "slow"].map(connect);
+    let [mut pinned, mut shared] = ["shared", "shared"].map(connect);
+    inside.run("BEGIN");
+    pinned.run("LISTEN it");
+    let before = [&mut idle, &mut inside, &mut slow].map(Raw::pid);
+    shared.run("SELECT 1");
+    connect("pgbouncer").run("RECONNECT");
+    for client in [&mut idle, &mut pinned] {
+        assert_eq!(client.answers(), ["E 57P01", "closed"]);
+        assert!(
+            client.last_error.contains("server_fast_close"),
+            "{}",
+            client.last_error
+        );
+    }
+    // A transaction goes on to its end.
+    assert_eq!(inside.pid(), before[1]);
+    assert_eq!(inside.query("COMMIT"), ["C COMMIT", "Z I"]);
+    assert_eq!(inside.answers(), ["E 57P01", "closed"]);
+    // Who keeps no server, or is not to be disturbed, notices nothing.
+    assert_eq!(shared.value("SELECT 2"), "2");
+    assert_eq!(slow.pid(), before[2]);
+    let mut next = connect("fast");
+    assert!(!before.contains(&next.pid()), "a new server");
+    assert_eq!(next.pid(), next.pid(), "which is kept");
+    slow.terminate();
+    connect("pgbouncer").run("WAIT_CLOSE");
+}
+
+#[test]
 fn replication_connections_have_a_server_of_their_own() {
     let pooler = builder("session", 1).start();
     let system = "SELECT system_identifier FROM pg_control_system()";

@@ -308,6 +308,10 @@ impl Pooler {
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(POOLS_EVERY) {
                 self.pools.tend();
+                let superseded = self.pools.to_close_fast();
+                if !superseded.is_empty() {
+                    self.clients.signal_superseded(&superseded);
+                }
                 self.forget_unused_pools();
             }
         }

@@ -35,6 +35,8 @@ pub enum Cause {
     Killed,
     /// The pooler shuts down.
     Shutdown,
+    /// Its server is closed while it keeps it.
+    Superseded,
     /// BEGIN in statement mode.
     TransactionInStatementMode,
 }
@@ -114,6 +116,13 @@ impl Failure {
                 "terminating connection because the pooler is shutting down",
                 "",
                 "Connect again.",
+            ),
+            Cause::Superseded => (
+                fatal,
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection because its server connection is replaced",
+                "",
+                "Connect again. The setting server_fast_close decides this.",
             ),
             Cause::TransactionInStatementMode => (
                 fatal,

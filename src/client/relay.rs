@@ -255,14 +255,28 @@ impl Relay {
             progress |= self.pump_queue(cx)?;
             progress |= self.pump_kept(cx)?;
             progress |= self.pump_client(cx)?;
-            if self.drain && self.unsent.is_empty() && self.is_between_transactions() {
-                return Err(Ended::failed(Failure::new(Cause::Shutdown)));
+            if let Some(cause) = self.cause_to_end()
+                && self.unsent.is_empty()
+                && self.is_between_transactions()
+            {
+                return Err(Ended::failed(Failure::new(cause)));
             }
             if !progress {
                 self.watch_time();
                 return Ok(());
             }
         }
+    }
+
+    /// Why the client is to be ended as soon as it is between transactions.
+    #[inline]
+    fn cause_to_end(&self) -> Option<Cause> {
+        if self.drain {
+            return Some(Cause::Shutdown);
+        }
+        let server = self.server.as_ref()?;
+        let is_kept = self.settings.server_fast_close && self.session.has_unproved_state();
+        (is_kept && server.record.is_close_needed()).then_some(Cause::Superseded)
     }
 
     fn is_between_transactions(&self) -> bool {

@@ -96,7 +96,7 @@ pool_table! {
         server_reset_query_always: bool = false, reload, pgbouncer;
         /// Time to clean up after a client that left in mid-transaction; then the connection is closed.
         server_recovery_timeout: Duration = "5s", reload, ours;
-        /// On RECONNECT, close connections at the end of the transaction even in session mode.
+        /// Replace connections (RECONNECT, reload) at the end of the transaction, and end the clients that keep them.
         server_fast_close: bool = false, reload, pgbouncer;
         /// Use idle connections in turn, not the last used first.
         server_round_robin: bool = false, reload, pgbouncer;

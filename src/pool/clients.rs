@@ -35,6 +35,8 @@ pub enum Signal {
     Drain = 4,
     /// End it now.
     Kill = 8,
+    /// Its server is to be closed: look whether that can be now.
+    Superseded = 16,
 }
 
 /// Signals that have been set and not been seen.
@@ -318,6 +320,16 @@ impl Clients {
             return None;
         }
         self.lock().get(&key).map(Arc::clone)
+    }
+
+    /// Signals every client that has one of these servers.
+    pub fn signal_superseded(&self, servers: &[u64]) {
+        let has_one =
+            |client: &&Arc<ClientRecord>| servers.contains(&client.server.load(Ordering::Relaxed));
+        let meant: Vec<_> = self.lock().values().filter(has_one).cloned().collect();
+        for client in meant {
+            client.signal(Signal::Superseded);
+        }
     }
 
     /// Signals every client whose deadline has passed.

@@ -789,6 +789,17 @@ impl Pool {
         self.kick();
     }
 
+    /// Servers that are to be closed even while a client keeps them (`server_fast_close`).
+    pub fn to_close_fast(&self) -> Vec<u64> {
+        let inner = self.lock();
+        if !inner.settings.server_fast_close {
+            return Vec::new();
+        }
+        let records = inner.records.values();
+        let superseded = records.filter(|record| record.is_close_needed());
+        superseded.map(|record| record.id).collect()
+    }
+
     /// Whether it has no connection and could not make one lately.
     pub fn is_stuck(&self) -> bool {
         let inner = self.lock();

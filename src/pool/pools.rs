@@ -289,6 +289,12 @@ impl Pools {
         self.all().iter().for_each(Pool::shut_down);
     }
 
+    /// Servers that are to be closed even while a client keeps them, of all pools.
+    pub fn to_close_fast(&self) -> Vec<u64> {
+        let pools = self.all();
+        pools.iter().flat_map(|pool| pool.to_close_fast()).collect()
+    }
+
     /// What time brings.
     pub fn tend(&self) {
         let now = Instant::now();
