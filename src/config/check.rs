@@ -367,6 +367,12 @@ impl Findings {
             );
             self.fault(&format!("{path}.min_pool_size"), why);
         }
+        if pool.max_prepared_statements == 0 {
+            self.fault(
+                &format!("{path}.max_prepared_statements"),
+                "must be at least 1: they are always tracked",
+            );
+        }
         if pool.server_connect_concurrency == 0 {
             self.fault(
                 &format!("{path}.server_connect_concurrency"),

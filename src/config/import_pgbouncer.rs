@@ -137,6 +137,10 @@ impl Import {
             return self.warn(at, name, "is no setting that pgweir knows; left out");
         };
         let toml = match name {
+            "max_prepared_statements" if value == "0" => {
+                let why = "has no equivalent: prepared statements are always tracked";
+                return self.warn(at, "max_prepared_statements = 0", why);
+            }
             "auth_file" => return self.userlist(value, at),
             "auth_type" => self.auth_type(value, at),
             "client_tls_protocols" | "server_tls_protocols" => self.protocols(name, value, at),

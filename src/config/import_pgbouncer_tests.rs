@@ -157,7 +157,8 @@ fn what_the_file_leaves_out_stays_as_in_pgbouncer() {
 #[test]
 fn what_has_no_equivalent_is_told() {
     let ini = "[databases]\npgbouncer = host=h\na = host=h,i timezone=UTC nonsense=1\nb = host\n\
-               [pgbouncer]\nauth_type = pam\nno_such_key = 1\nauth_file = gone.txt\nworkers = 3\n[x]\ny=z=1\n";
+               [pgbouncer]\nauth_type = pam\nno_such_key = 1\nauth_file = gone.txt\nworkers = 3\n\
+               suspend_timeout = 10\nmax_prepared_statements = 0\n[x]\ny=z=1\n";
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pgbouncer.ini");
     fs::write(&path, ini).unwrap();
@@ -172,10 +173,13 @@ fn what_has_no_equivalent_is_told() {
         ":7: no_such_key is no setting",
         "gone.txt could not be read",
         ":9: workers is no setting",
-        ":11: x is a section",
+        ":10: suspend_timeout has no equivalent: there is no SUSPEND",
+        ":11: max_prepared_statements = 0 has no equivalent",
+        ":13: x is a section",
         "the result needs your hand: ",
     ];
     for want in wanted {
         assert!(told.contains(want), "{want} not in\n{told}");
     }
+    assert!(!told.contains("must be at least"), "{told}");
 }

@@ -102,7 +102,7 @@ pool_table! {
         server_round_robin: bool = false, reload, pgbouncer;
     }
     "Prepared statements and session state (transaction and statement mode)" {
-        /// Prepared statements kept on each server connection; 0 does not track them.
+        /// Prepared statements kept on each server connection; the least recently used one goes first.
         max_prepared_statements: usize = 200, reload, pgbouncer;
         /// LISTEN: pin the server to the client, or refuse.
         on_listen: StatefulPolicy = "pin", reload, ours;

@@ -176,6 +176,10 @@ fn problems_say_where_what_and_what_instead() {
             "[pool]\npool_size = 1\ndefault_pool_size = 2",
             "same key; keep one",
         ),
+        (
+            "[users.a]\nmax_prepared_statements = 0",
+            "`users.a.max_prepared_statements` must be at least 1",
+        ),
         ("[pool]\nmin_pool_size = 21", "more than the 20 connections"),
         ("[pool]\nx = ", "line 2, column 5: "),
         (
