@@ -838,8 +838,15 @@ fn statements_that_were_prepared_out_of_sight_keep_the_server() {
         assert!(!seats.is_pinned(&mut client));
         client.terminate();
     }
-    // In a Query of its own it is followed.
+    // Also before it could be asked about.
     let mut client = seats.client();
+    client.run("BEGIN");
+    client.run("SELECT 1; PREPARE hidden AS SELECT 1");
+    client.run("DEALLOCATE ALL");
+    assert_eq!(client.error("EXECUTE hidden"), "26000");
+    client.run("ROLLBACK");
+    assert!(!seats.is_pinned(&mut client));
+    // In a Query of its own it is followed.
     client.run("PREPARE seen AS SELECT 1");
     assert!(!seats.is_pinned(&mut client));
 }

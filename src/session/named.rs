@@ -184,6 +184,7 @@ impl Session {
             || self.batch == Batch::Open
             || !server.pipeline.is_quiescent()
             || server.status == TransactionStatus::Failed
+            || !self.touched.is_empty()
             || !self.pins.is_empty();
         let names = self.statements.take();
         if !needs_server {
