@@ -737,3 +737,32 @@ fn a_statement_that_the_server_has_lost_is_made_anew_unseen() {
         assert_eq!(run(&mut client, name, &[]), row(name));
     }
 }
+
+#[test]
+fn a_function_cannot_put_its_own_in_the_place_of_anothers_statement() {
+    let mut seats = Seats::new();
+    seats.direct(
+        "CREATE FUNCTION forges() RETURNS void LANGUAGE plpgsql AS $$
+             DECLARE of_others text;
+             BEGIN
+                 FOR of_others IN SELECT name FROM pg_prepared_statements LOOP
+                     EXECUTE 'DEALLOCATE ' || of_others;
+                     EXECUTE 'PREPARE ' || of_others || ' AS SELECT ''forged''';
+                 END LOOP;
+             END $$",
+    );
+    let mut honest = seats.client();
+    honest.ask(&[parse("by protocol", "SELECT 'honest'"), sync()]);
+    honest.run("PREPARE by_sql AS SELECT 'honest'");
+    for forges in ["SELECT forges()", "DO $$ BEGIN PERFORM forges(); END $$"] {
+        let answers = honest.ask(&[bind("by protocol", &[]), execute(), sync()]);
+        assert_eq!(answers, ["2", "D honest", "C SELECT 1", "Z I"], "{forges}");
+        assert_eq!(honest.value("EXECUTE by_sql"), "honest", "{forges}");
+        let mut forger = seats.client();
+        forger.run(forges);
+        assert!(!seats.is_pinned(&mut forger), "{forges}");
+    }
+    let answers = honest.ask(&[bind("by protocol", &[]), execute(), sync()]);
+    assert_eq!(answers, ["2", "D honest", "C SELECT 1", "Z I"]);
+    assert_eq!(honest.value("EXECUTE by_sql"), "honest");
+}

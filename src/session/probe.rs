@@ -134,7 +134,9 @@ pub fn query<'a>(login_user: &[u8], custom: impl Iterator<Item = &'a [u8]>) -> V
           UNION ALL SELECT 'h', '', '' FROM pg_catalog.pg_cursors WHERE is_holdable \
           UNION ALL SELECT 'n', '', '' FROM pg_catalog.pg_listening_channels() \
           UNION ALL SELECT 'p', '', '' FROM pg_catalog.pg_prepared_statements \
-             WHERE pg_catalog.left(name, 7) OPERATOR(pg_catalog.<>) 'pgweir_'",
+             WHERE pg_catalog.left(name, 7) OPERATOR(pg_catalog.<>) 'pgweir_' \
+          UNION ALL SELECT 'o', name, '' FROM pg_catalog.pg_prepared_statements \
+             WHERE from_sql AND pg_catalog.left(name, 7) OPERATOR(pg_catalog.=) 'pgweir_'",
     );
     text
 }
@@ -146,6 +148,8 @@ pub struct Findings {
     pub settings: Settings,
     /// What pins.
     pub pins: Pins,
+    /// Statements with names of ours that SQL has made: ours, or what a function has put in their place.
+    pub made_by_sql: Vec<Box<[u8]>>,
 }
 
 impl Findings {
@@ -158,6 +162,10 @@ impl Findings {
         let reason = match kind {
             b's' => {
                 self.settings.insert(name, value.unwrap_or_default());
+                return Ok(());
+            }
+            b'o' => {
+                self.made_by_sql.push(name.into());
                 return Ok(());
             }
             b'l' => PinReason::AdvisoryLock,

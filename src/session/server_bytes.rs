@@ -469,7 +469,9 @@ impl Session {
         let Findings {
             mut settings,
             mut pins,
+            made_by_sql,
         } = *findings;
+        server.statements.doubt_named(&made_by_sql);
         if pins.contains(PinReason::Unproved) {
             self.pins.insert(PinReason::Unproved);
             return;

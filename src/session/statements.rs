@@ -450,6 +450,16 @@ impl ServerStatements {
         }
     }
 
+    /// It is no longer certain what the server has under these names.
+    pub fn doubt_named(&mut self, names: &[Box<[u8]>]) {
+        if names.is_empty() {
+            return;
+        }
+        for held in self.held.values_mut() {
+            held.is_doubtful |= names.contains(&held.statement.name);
+        }
+    }
+
     /// It is no longer certain that the server has any of them.
     pub fn doubt_all(&mut self) {
         for held in self.held.values_mut() {
