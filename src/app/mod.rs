@@ -36,7 +36,7 @@ use crate::{
     client::auth_query::AuthQueryCache,
     config::{Config, Database, Host, PoolSettings, Server},
     net::{Address, BindError, Keepalive, ListenAddress, Resolver, TcpOptions},
-    pool::{Clients, Cluster, PoolName, Pools, Servers, Shared, Watch, seats::Seats},
+    pool::{Clients, Cluster, PoolName, Pools, Servers, Shared, seats::Seats},
     protocol::startup::ProtocolVersion,
     server::{
         ServerLogin,
@@ -125,6 +125,7 @@ impl Pooler {
         let resolver = Arc::new(Resolver::new(process.dns_max_ttl, process.dns_nxdomain_ttl));
         let security = Mutex::new(Arc::new(Security::load(&config)?));
         let config = watch::Sender::new(config);
+        let watches = Watches::new(tasks.clone(), Arc::clone(&shared.worlds));
         let pools = Arc::new(Pools::new(shared));
         let clients = Arc::new(Clients::new(cancel_secret));
         let logging_in = Arc::default();
@@ -150,7 +151,7 @@ impl Pooler {
             console,
             control,
             requests: Mutex::new(Some(requests)),
-            watches: Watches::default(),
+            watches,
             answers: AuthQueryCache::default(),
             resolver,
             security,
@@ -196,7 +197,13 @@ impl Pooler {
                 let to = (database, server);
                 let login = self.server_login(&config, to, user, proved, &pool.settings());
                 pool.set_login(Arc::new(login));
+                is_new = true;
             }
+        }
+        if is_new {
+            let logins: Vec<_> = hosts.pools.iter().map(|pool| pool.login()).collect();
+            let settings = hosts.home().settings();
+            self.watches.replan(&database.name, &logins, &settings);
         }
         cluster
     }
@@ -217,25 +224,12 @@ impl Pooler {
                 Arc::new(login)
             })
             .collect();
-        let watch = self
-            .watches
-            .of(database, &self.pools.shared().worlds, |watch| {
-                self.begin_watching(watch, &logins, &settings)
-            });
+        let watch = self.watches.of(database, &logins, &settings);
         Servers {
             settings,
             logins,
             watch,
         }
-    }
-
-    fn begin_watching(
-        &self,
-        watch: &Arc<Watch>,
-        logins: &[Arc<ServerLogin>],
-        settings: &Arc<PoolSettings>,
-    ) {
-        let _ = (watch, logins, settings);
     }
 
     /// How a pool logs in to one of its database's servers.

@@ -4,34 +4,58 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64};
 
 use hashbrown::HashMap;
 
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
 use crate::{
-    config::{Config, Database, Server},
-    pool::Watch,
+    config::{Config, Database, PoolSettings, Server},
+    pool::{
+        Watch,
+        monitor::{self, Plan},
+    },
     route::{Host, Topology},
+    server::ServerLogin,
 };
 
 /// What is watched, by the name of the database.
-#[derive(Debug, Default)]
-pub struct Watches(Mutex<HashMap<Box<str>, Watched>>);
+#[derive(Debug)]
+pub struct Watches {
+    watched: Mutex<HashMap<Box<str>, Watched>>,
+    /// Every monitor.
+    tasks: TaskTracker,
+    /// Numbers what catalogues were found to know.
+    worlds: Arc<AtomicU64>,
+}
 
 #[derive(Debug)]
 struct Watched {
     servers: Vec<Server>,
     watch: Arc<Watch>,
+    /// What the monitor goes by; it ends when this is dropped.
+    plan: watch::Sender<Arc<Plan>>,
 }
 
 impl Watches {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Watched>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nothing is watched yet.
+    pub fn new(tasks: TaskTracker, worlds: Arc<AtomicU64>) -> Self {
+        Self {
+            watched: Mutex::default(),
+            tasks,
+            worlds,
+        }
     }
 
-    /// What is known of the database's servers; `None` where there is only one. `begin` starts a
-    /// monitor for one that nobody has watched so far, or that has other servers now.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the database's servers; `None` where there is only one. They are watched from
+    /// now on, by connections that log in as `logins` say.
     pub fn of(
         &self,
         database: &Database,
-        worlds: &Arc<AtomicU64>,
-        begin: impl FnOnce(&Arc<Watch>),
+        logins: &[Arc<ServerLogin>],
+        settings: &Arc<PoolSettings>,
     ) -> Option<Arc<Watch>> {
         let servers: Vec<Server> = database.hosts().cloned().collect();
         if servers.len() < 2 {
@@ -44,15 +68,36 @@ impl Watches {
             return Some(Arc::clone(&watched.watch));
         }
         let hosts = servers.iter().map(host).collect();
-        let watch = Watch::new(Topology::new(hosts), Arc::clone(worlds));
+        let watch = Watch::new(Topology::new(hosts), Arc::clone(&self.worlds));
+        let plan = watch::Sender::new(Arc::new(Plan {
+            logins: logins.to_vec(),
+            settings: Arc::clone(settings),
+        }));
+        let name: Box<str> = (*database.name).into();
+        let monitor = monitor::run(name.clone(), Arc::clone(&watch), plan.subscribe());
+        self.tasks.spawn(monitor);
         let watched = Watched {
             servers,
             watch: Arc::clone(&watch),
+            plan,
         };
-        watches.insert((*database.name).into(), watched);
-        drop(watches);
-        begin(&watch);
+        watches.insert(name, watched);
         Some(watch)
+    }
+
+    /// The database is watched by other logins and settings from now on, if it is watched at all.
+    pub fn replan(
+        &self,
+        database: &str,
+        logins: &[Arc<ServerLogin>],
+        settings: &Arc<PoolSettings>,
+    ) {
+        if let Some(watched) = self.lock().get(database) {
+            watched.plan.send_replace(Arc::new(Plan {
+                logins: logins.to_vec(),
+                settings: Arc::clone(settings),
+            }));
+        }
     }
 
     /// Nothing is watched any more that the configuration does not have.

@@ -18,7 +18,10 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod fitness;
+pub mod health;
 pub mod limit;
+pub mod monitor;
 pub mod pools;
 pub mod seats;
 pub mod wait;

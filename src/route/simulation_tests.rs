@@ -355,7 +355,7 @@ impl World {
                 self.topology.set_history(self.history);
                 let position = match self.fault {
                     Fault::Unrounded => Lsn(found),
-                    _ => Lsn(found).of_insert(),
+                    _ => Lsn(found).of_insert(8192),
                 };
                 self.topology.polls.answer(poll, position);
                 Polling::No

@@ -171,6 +171,40 @@ impl Inquiry {
         self.exchange(&question.0, limit).await
     }
 
+    /// Waits until the connection breaks while nothing is asked. What a server may say at any time is taken note of.
+    ///
+    /// # Cancel safety
+    /// Dropped, it has lost nothing: the next question can be asked.
+    pub async fn broken(&mut self) -> InquiryError {
+        let mut unasked = Answer::default();
+        // Nothing else may come unasked; rows would pile up here.
+        let bound = |tag| match BackendTag::from_byte(tag) {
+            Some(
+                BackendTag::ErrorResponse
+                | BackendTag::NoticeResponse
+                | BackendTag::NotificationResponse
+                | BackendTag::ParameterStatus,
+            ) => Some(connect::MAX_LOGIN_MESSAGE),
+            _ => None,
+        };
+        while !self.owed {
+            let message = match self.framed.read_message(bound).await {
+                Ok(message) => message,
+                Err(error) => {
+                    self.owed = true;
+                    return InquiryError::Broken(unread(error, connect::MAX_LOGIN_MESSAGE));
+                }
+            };
+            let heard = self.on_message(&message, &mut unasked);
+            self.owed = unasked.refusal.is_some() || heard.is_err();
+            if let Err(failure) = heard {
+                return InquiryError::Broken(failure);
+            }
+        }
+        let goodbye = unasked.refusal.map(InquiryError::Refused);
+        goodbye.unwrap_or(InquiryError::Abandoned)
+    }
+
     /// Sends a whole request and reads up to its one ReadyForQuery.
     async fn exchange(&mut self, request: &[u8], limit: u32) -> Result<Rows, InquiryError> {
         if std::mem::replace(&mut self.owed, true) {

@@ -12,6 +12,7 @@ pub mod derivations;
 pub mod inquiry;
 pub mod login;
 pub mod lookup;
+pub mod observe;
 pub mod prove;
 pub mod recover;
 
