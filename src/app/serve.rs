@@ -257,7 +257,8 @@ async fn begin_session(
 ) -> Option<Box<Client>> {
     let config = pooler.config();
     let cluster = pooler.cluster(database, &client.user, &client.credentials);
-    let pool = Arc::clone(cluster.hosts().home());
+    let hosts = cluster.hosts();
+    let pool = Arc::clone(hosts.home());
     let seat = match admit(&pooler, &config, &pool) {
         Ok(seat) => seat,
         Err(failure) => {
@@ -279,7 +280,7 @@ async fn begin_session(
         add_host(&mut client.settings, origin);
     }
     let interner = &pooler.settings;
-    let told = match welcome::parameters(&pool, &worker, &client.settings, interner).await {
+    let told = match welcome::parameters(&hosts, &worker, &client.settings, interner).await {
         Ok(told) => told,
         Err(failure) => {
             refuse(client, &failure).await;

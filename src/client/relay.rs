@@ -694,8 +694,9 @@ impl Relay {
         if let Some(routing) = &mut self.routing {
             let is_over = self.session.answered() != answered;
             // Before the client is told: whoever hears of it from the client must not read older data.
+            let changes_schema = self.session.has_changed_schema();
             if is_over && self.session.take_writes(&server.state) {
-                routing.on_write(&self.settings);
+                routing.on_write(changes_schema, &self.settings);
             }
         }
         let refused = server.state.stake.refused();
@@ -799,7 +800,7 @@ impl Relay {
             stats.xact_time.add_time(held);
             stats.query_time.add_time(held);
             if let Some(routing) = &mut self.routing {
-                routing.on_release(held);
+                routing.on_release(held, &self.settings);
             }
         }
         let statements = server.state.statements.len();
@@ -831,7 +832,8 @@ impl Relay {
         if let Some(routing) = &mut self.routing {
             // Whether it was carried out, nobody knows.
             if self.session.has_written() {
-                routing.on_write(&self.settings);
+                let changes_schema = self.session.has_changed_schema();
+                routing.on_write(changes_schema, &self.settings);
             }
             self.session.forget_writes();
             routing.on_lost();

@@ -320,7 +320,10 @@ impl Routing {
 
     /// The client learns that something is over that may have changed data. To be called before it is
     /// told, so that nobody who has heard of it reads from before it.
-    pub fn on_write(&mut self, settings: &PoolSettings) {
+    pub fn on_write(&mut self, changes_schema: bool, settings: &PoolSettings) {
+        if changes_schema {
+            self.watch.on_schema_change();
+        }
         let poll = self.freshness.on_write(&self.watch.topology);
         self.watch.want(poll);
         match settings.consistency_scope {
@@ -341,21 +344,22 @@ impl Routing {
         }
     }
 
-    /// Whether it is known well enough what a read is for one on the primary not to count as a write: a
-    /// view may write, which only the catalogue knows.
-    pub fn knows_reads(&self) -> bool {
-        self.watch.generation() > 0
-    }
-
     /// The client has given its server back, after this time.
-    pub fn on_release(&mut self, held: Duration) {
+    pub fn on_release(&mut self, held: Duration, settings: &PoolSettings) {
         if let Some(host) = self.host() {
             let micros = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
             host.add_latency(micros);
         }
         self.stop_work();
         if let Some(decision) = self.decision.take() {
-            self.freshness.on_read(&decision, &self.watch.topology);
+            let topology = &self.watch.topology;
+            self.freshness.on_read(&decision, topology);
+            // A view may write, which only the catalogue knows: until it was read, what was taken for
+            // a read on the primary counts as a write.
+            let is_primary = topology.primary() == Some(decision.host);
+            if is_primary && self.watch.generation() == 0 {
+                self.on_write(false, settings);
+            }
         }
         self.begin_anew();
     }

@@ -12,7 +12,7 @@ use super::{
     relay::Worker,
 };
 use crate::{
-    pool::{Pool, Ticket},
+    pool::{Hosts, Pool, Ticket},
     protocol::{backend::TransactionStatus, encode},
     server::{Server, login::Parameters},
     session::{Settings, SettingsInterner},
@@ -21,25 +21,38 @@ use crate::{
 /// It is accepted whatever its value and nearly always different: not worth a question.
 const APPLICATION_NAME: &[u8] = b"application_name";
 
-/// The parameters for a client with the settings `startup`.
+/// The parameters for a client with the settings `startup`: as the primary tells them, or if that
+/// cannot be connected, as another server does, since reads go on without it.
 ///
 /// # Cancel safety
 /// May be dropped at any time.
 pub async fn parameters(
-    pool: &Arc<Pool>,
+    hosts: &Hosts,
     worker: &Worker,
     startup: &Settings,
     interner: &SettingsInterner,
 ) -> Result<Parameters, Failure> {
     let checked = startup.without(APPLICATION_NAME);
-    if let Some(parameters) = pool.welcome(&checked) {
+    let mut asked: Vec<&Arc<Pool>> = hosts.pools.iter().collect();
+    let primary = hosts.watch.as_ref().and_then(|it| it.topology.primary());
+    if let Some(primary) = primary.filter(|host| *host < hosts.pools.len()) {
+        asked.swap(0, primary);
+    }
+    if let Some(parameters) = asked.iter().find_map(|pool| pool.welcome(&checked)) {
         return Ok(parameters);
     }
-    let server = checkout(pool, worker).await?;
     let settings = interner.intern(checked);
-    pool.prove(server, &settings)
-        .await
-        .map_err(|error| Failure::login(pool, &error))
+    let mut first_failure = None;
+    for pool in asked {
+        match checkout(pool, worker).await {
+            Ok(server) => {
+                let proved = pool.prove(server, &settings).await;
+                return proved.map_err(|error| Failure::login(pool, &error));
+            }
+            Err(failure) => first_failure = first_failure.or(Some(failure)),
+        }
+    }
+    Err(first_failure.unwrap_or_else(|| Failure::new(Cause::Shutdown)))
 }
 
 /// Waits for a server.

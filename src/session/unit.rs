@@ -20,7 +20,7 @@ use crate::{
         frontend::{self, Bind, Parse, Target},
     },
     sql::{
-        self, Class, Detail, Facts, Isolation, Parameter, Reason, TxControl,
+        self, Class, Detail, Effects, Facts, Isolation, Parameter, Reason, TxControl,
         hint::{self, Own},
     },
 };
@@ -146,6 +146,8 @@ struct Gathered {
     is_begun: bool,
     /// Whether it makes an unnamed statement of its own.
     parses_unnamed: bool,
+    /// What it may change, if it changes anything.
+    writes: Writes,
 }
 
 impl Gathered {
@@ -161,6 +163,7 @@ impl Gathered {
             unit,
             is_begun: false,
             parses_unnamed: false,
+            writes: Writes::Data,
         }
     }
 
@@ -308,6 +311,7 @@ impl Session {
             && flags & Verdict::COMMENT == 0
         {
             gathered.unit.shows_token |= flags & Verdict::SHOWS != 0;
+            gathered.writes = gathered.writes.max(Writes::of(&statement.facts));
             return gathered.add(part);
         }
         match &statement.source {
@@ -350,6 +354,7 @@ impl Session {
             gathered.add_hints(text);
         }
         gathered.unit.shows_token |= shows_token(text, facts);
+        gathered.writes = gathered.writes.max(Writes::of(facts));
         if let (Class::Execute, Detail::Execute { name }) = (facts.class, facts.detail) {
             let name = sql::fold_name(name.of(text));
             match self.statements.named(&name) {
@@ -406,32 +411,37 @@ impl Session {
             return self.note_write_of(&sql::fold_name(name.of(text)));
         }
         if kind(facts, false).0 == Kind::Write {
-            self.writes = Writes::Sent;
+            self.writes = self.writes.max(Writes::of(facts));
         }
     }
 
     /// The same for a statement that was prepared before.
     #[inline]
     pub(super) fn note_write_of(&mut self, name: &[u8]) {
-        if self.place == Place::Only || self.writes == Writes::Sent {
+        if self.place == Place::Only || self.writes == Writes::Schema {
             return;
         }
         let mut gathered = Gathered::new();
         let is_seen = self.add_statement(name, &mut gathered);
         if !is_seen || gathered.unit.kind == Kind::Write {
-            self.writes = Writes::Sent;
+            self.writes = self.writes.max(gathered.writes);
         }
     }
 
     /// Remembers that something is on its way of which nothing is known.
     pub(super) fn note_unseen(&mut self) {
-        self.writes = Writes::Sent;
+        self.writes = self.writes.max(Writes::Data);
     }
 
     /// Whether something that may change data was sent, and is not known to be over.
     #[inline]
     pub fn has_written(&self) -> bool {
-        self.writes == Writes::Sent
+        self.writes != Writes::None
+    }
+
+    /// Whether that may have changed the schema.
+    pub fn has_changed_schema(&self) -> bool {
+        self.writes == Writes::Schema
     }
 
     /// Whether the client now learns that something is over that may have changed data: the server has
@@ -488,11 +498,28 @@ pub enum Place {
 }
 
 /// Whether something that may change data is on its way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Writes {
     #[default]
     None,
-    Sent,
+    /// Of data.
+    Data,
+    /// Of the schema, as far as the text shows. What a procedure does, or a text that is not
+    /// understood, is found by the timer: a bulk load must not have the catalogue read all the time.
+    Schema,
+}
+
+impl Writes {
+    fn of(facts: &Facts) -> Self {
+        const SCHEMA: Effects = Effects::DDL.with(Effects::DROP);
+        // Temporary objects keep their session on the primary.
+        let is_temporary = facts.effects.contains(Effects::TEMP_OBJECT);
+        if facts.effects.intersects(SCHEMA) && !is_temporary {
+            Self::Schema
+        } else {
+            Self::Data
+        }
+    }
 }
 
 /// What a statement needs, and whether it may stand inside of a read-only transaction without needing
