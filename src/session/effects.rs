@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Mode, Session, probe::PinReason, settings::is_read_by_parser, statements::Source};
+use super::{
+    Mode, Session,
+    probe::PinReason,
+    settings::is_read_by_parser,
+    statements::{Source, Statement},
+};
 use crate::sql::{self, Builtins, Class, Detail, Effects};
 
 /// Effects that leave session state behind which a probe can find.
@@ -136,18 +141,26 @@ impl Session {
 
     #[cold]
     fn look_up_settings_of(&mut self, name: &[u8]) {
-        match self.statements.named(name).map(Arc::clone) {
-            Some(statement) => match &statement.source {
-                Source::Parse { text, .. } => self.note_settings(text, &statement.facts),
-                Source::Prepare { .. } => self.note_setting(b"", &statement.facts),
-            },
-            None => {
-                let Some(text) = self.unnamed.text().map(<[u8]>::to_vec) else {
-                    return;
-                };
-                let facts = self.look(&text);
-                self.note_settings(&text, &facts);
-            }
+        if let Some(statement) = self.statements.named(name).map(Arc::clone) {
+            return self.note_settings_of_statement(&statement);
+        }
+        if let Some(needed) = self.unnamed.needs.clone() {
+            self.note_settings_of_statement(&needed);
+        }
+        if let Some(text) = self.unnamed.text().map(<[u8]>::to_vec) {
+            let facts = self.look(&text);
+            self.note_settings(&text, &facts);
+        }
+    }
+
+    /// The same for a statement that is about to be run, and for the one that it executes.
+    pub(super) fn note_settings_of_statement(&mut self, statement: &Statement) {
+        if let Some(needed) = &statement.needs {
+            self.note_settings_of_statement(needed);
+        }
+        match &statement.source {
+            Source::Parse { text, .. } => self.note_settings(text, &statement.facts),
+            Source::Prepare { .. } => self.note_setting(b"", &statement.facts),
         }
     }
 

@@ -137,6 +137,7 @@ impl Session {
         self.touch(rewritten.facts.effects);
         let mut subject = Subject::None;
         if let Some(needed) = &rewritten.needs {
+            self.note_settings_of_statement(needed);
             self.ensure(needed, server, out);
             subject = Subject::Statement(needed.id);
         }
