@@ -385,11 +385,12 @@ struct Held {
 }
 
 impl ServerStatements {
-    /// None, and never more than `limit` (`max_prepared_statements`).
+    /// None, and hardly ever more than `limit` (`max_prepared_statements`); at least two, because one
+    /// may execute another.
     pub fn new(limit: usize) -> Self {
         Self {
             held: HashMap::default(),
-            limit: limit.max(1),
+            limit: limit.max(2),
             clock: 0,
         }
     }
