@@ -213,6 +213,7 @@ impl ServerState {
     /// What has to be sent so that the server ends what its client began: a COPY, a batch. Whatever
     /// it answers is expected from now on.
     pub fn interrupt(&mut self, to_server: &mut Vec<u8>) {
+        while self.pipeline.next_fake().is_some() {}
         if self.pipeline.is_copy_in() {
             encode::copy_fail(to_server, b"client has gone");
             self.pipeline.end_copy_in();
