@@ -121,8 +121,10 @@ impl Session {
             }
             at += at_hand;
         }
-        let is_over = self.batch == Batch::Closed && server.pipeline.owes_only_fakes();
-        if is_over || self.stalled {
+        if self.has_questions(server) {
+            self.ask(server, out.own());
+        }
+        if self.stalled || server.pipeline.owes_faked_round() {
             Self::give_fakes(server, to_client);
         }
         Ok(Taken {

@@ -386,10 +386,12 @@ impl Pipeline {
         }
     }
 
-    /// Whether all replies are ours, so that no message of the server's will bring them out.
+    /// Whether the oldest reply is one of ours, and the client waits for nothing else.
     #[inline]
-    pub fn owes_only_fakes(&self) -> bool {
-        self.expected.iter().all(Expected::is_fake)
+    pub fn owes_faked_round(&self) -> bool {
+        self.expected
+            .front()
+            .is_some_and(|front| front.is_fake() && front.ends_batch())
     }
 
     /// Whether the oldest reply is that of a probe.

@@ -77,6 +77,12 @@ impl KeptBatch {
         false
     }
 
+    /// Whether it waits to be sent again.
+    #[inline]
+    pub(super) fn is_to_run_again(&self) -> bool {
+        self.again_from.is_some()
+    }
+
     /// Where the last `unanswered` requests begin, if what stands before them can be left as it was
     /// answered: statements that were prepared or closed.
     fn beginning_of(&self, unanswered: usize) -> Option<usize> {

@@ -100,8 +100,9 @@ impl Session {
             at += at_hand;
             Self::give_fakes_behind(server, out);
         }
-        self.ask_on(server, to_server);
-        self.check_state(server, to_server);
+        if self.has_questions(server) {
+            self.ask(server, to_server);
+        }
         Ok(at)
     }
 
@@ -393,8 +394,19 @@ impl Session {
         }
     }
 
-    /// What has to be sent to the server because of what it said.
-    fn ask_on(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
+    /// Whether the server has to be asked something on our own account. Never in the middle of a
+    /// message of the client's.
+    #[inline]
+    pub(super) fn has_questions(&self, server: &ServerState) -> bool {
+        let is_due = self.unanswered > 0
+            || server.kept.is_to_run_again()
+            || server.pipeline.is_empty()
+                && (server.pipeline.wants_fence() || self.is_check_due(server));
+        is_due && !self.is_mid_message()
+    }
+
+    /// Asks the server what has to be asked.
+    pub(super) fn ask(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
         for _ in 0..std::mem::take(&mut self.unanswered) {
             // A preparation of ours has failed, and the Query behind it was ignored because of that:
             // its client waits for a ReadyForQuery.
@@ -405,6 +417,20 @@ impl Session {
         if server.pipeline.wants_fence() && server.pipeline.is_empty() {
             server.send_fence(to_server);
         }
+        if self.is_check_due(server) {
+            self.check_state(server, to_server);
+        }
+    }
+
+    /// Whether a transaction has ended that may have left session state.
+    #[inline]
+    fn is_check_due(&self, server: &ServerState) -> bool {
+        let is_due = match self.check {
+            StateCheck::None => !self.touched.is_empty(),
+            StateCheck::ResetDue | StateCheck::RestoreDue | StateCheck::Resetting => true,
+            StateCheck::Probing(_) => false,
+        };
+        is_due && self.batch == Batch::Closed && server.is_clean()
     }
 
     fn give_fake(fake: Fake, status: TransactionStatus, out: &mut Vec<u8>) {
@@ -421,9 +447,6 @@ impl Session {
     /// At the end of a transaction that may have left session state: asks the server which, and
     /// resets what it cannot say.
     fn check_state(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
-        if self.batch != Batch::Closed || !server.is_clean() {
-            return;
-        }
         match self.check {
             StateCheck::ResetDue => {
                 self.check = StateCheck::Resetting;
