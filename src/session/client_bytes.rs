@@ -283,9 +283,7 @@ impl Session {
                 if is_answered {
                     self.close_batch();
                 }
-                if server.pipeline.wants_fence() {
-                    server.send_fence(out.own());
-                }
+                self.fence(server, out);
             }
             FrontendTag::Flush => {
                 Self::give_fakes(server, to_client);
@@ -300,9 +298,7 @@ impl Session {
                 return Err(Violation::Unexpected(tag));
             }
             FrontendTag::Query | FrontendTag::FunctionCall => {
-                if server.pipeline.wants_fence() {
-                    server.send_fence(out.own());
-                }
+                self.fence(server, out);
                 self.on_round(message, server, out)?;
                 self.close_batch();
             }
@@ -311,11 +307,21 @@ impl Session {
             | FrontendTag::Describe
             | FrontendTag::Execute
             | FrontendTag::Close => {
+                self.fence(server, out);
                 self.on_extended(message, server, out)?;
                 self.batch = Batch::Open;
             }
         }
         Ok(true)
+    }
+
+    /// Between batches: makes sure that no answer can be mistaken for that of a Sync in doubt.
+    #[inline]
+    fn fence(&self, server: &mut ServerState, out: &mut Outbox<'_>) {
+        let pipeline = &server.pipeline;
+        if pipeline.wants_fence() && !pipeline.may_be_ignored() && self.batch == Batch::Closed {
+            server.send_fence(out.own());
+        }
     }
 
     fn close_batch(&mut self) {

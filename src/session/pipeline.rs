@@ -202,14 +202,81 @@ pub struct Pipeline {
     swallowed: u32,
     /// Syncs that may have been swallowed by a COPY that failed, or may yet be answered.
     doubtful: u32,
-    /// Whether a fence is under way that settles these.
-    fenced: bool,
+    /// Whether there are such Syncs, or may be, of which no fence has been sent.
+    needs_fence: bool,
+    /// Whether the last request that was entered left a batch open.
+    is_open: bool,
+    counts: Counts,
+}
+
+/// What is in the queue, in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
     /// Requests with something to take back, in batches that have been ended.
     revocable: usize,
     /// The same in the batch that is open.
     open_revocable: usize,
     /// Requests of the client's that end with ReadyForQuery.
     rounds: usize,
+    /// Syncs.
+    syncs: usize,
+    /// Requests behind the last Sync whose failure makes the server ignore what follows.
+    unsynced: usize,
+}
+
+impl Counts {
+    fn of<'a>(expected: impl IntoIterator<Item = &'a Expected>) -> Self {
+        let mut counts = Self::default();
+        for expected in expected {
+            counts.enter(expected);
+        }
+        counts
+    }
+
+    /// A request is entered behind all others.
+    #[inline]
+    fn enter(&mut self, expected: &Expected) {
+        if !expected.revokes.is_empty() {
+            self.open_revocable += 1;
+        }
+        if expected.ends_batch() {
+            self.revocable += std::mem::take(&mut self.open_revocable);
+        } else {
+            self.unsynced += 1;
+        }
+        if expected.request == Request::Sync {
+            self.syncs += 1;
+            self.unsynced = 0;
+        }
+        if expected.is_round() {
+            self.rounds += 1;
+        }
+    }
+
+    /// The oldest request leaves.
+    #[inline]
+    fn leave(&mut self, expected: &Expected) {
+        if !expected.revokes.is_empty() {
+            self.forget_revocable();
+        }
+        if expected.request == Request::Sync {
+            self.syncs -= 1;
+        } else if self.syncs == 0 && !expected.ends_batch() {
+            self.unsynced -= 1;
+        }
+        if expected.is_round() {
+            self.rounds -= 1;
+        }
+    }
+
+    /// The oldest request with something to take back has nothing any more.
+    fn forget_revocable(&mut self) {
+        if self.revocable > 0 {
+            self.revocable -= 1;
+        } else {
+            self.open_revocable -= 1;
+        }
+    }
 }
 
 /// What the server does with what is sent to it now.
@@ -236,10 +303,13 @@ impl Pipeline {
         self.expected.is_empty()
     }
 
-    /// Whether nothing is owed and the server takes any request.
+    /// Whether nothing is owed, and the server is between batches and takes any request.
     #[inline]
     pub fn is_quiescent(&self) -> bool {
-        self.expected.is_empty() && self.phase == Phase::Normal && self.doubtful == 0
+        self.expected.is_empty()
+            && !self.is_open
+            && self.phase == Phase::Normal
+            && self.doubtful == 0
     }
 
     /// Whether the server ignores what is sent until a Sync.
@@ -257,14 +327,14 @@ impl Pipeline {
     /// Whether an earlier batch may yet take back what was entered for it.
     #[inline]
     pub fn may_revoke(&self) -> bool {
-        self.revocable > 0
+        self.counts.revocable > 0
     }
 
     /// Whether the client awaits the end of an earlier batch, so that the transaction's status is not
     /// known.
     #[inline]
     pub fn is_status_open(&self) -> bool {
-        self.rounds > 0
+        self.counts.rounds > 0
     }
 
     /// Enters a request that was sent, or that is answered by us.
@@ -276,15 +346,8 @@ impl Pipeline {
     /// Enters a request that was sent, or that is answered by us.
     #[inline]
     pub fn push_expected(&mut self, expected: Expected) {
-        if !expected.revokes.is_empty() {
-            self.open_revocable += 1;
-        }
-        if expected.ends_batch() {
-            self.revocable += std::mem::take(&mut self.open_revocable);
-        }
-        if expected.is_round() {
-            self.rounds += 1;
-        }
+        self.counts.enter(&expected);
+        self.is_open = !expected.ends_batch();
         self.expected.push_back(expected);
     }
 
@@ -293,7 +356,7 @@ impl Pipeline {
     #[inline]
     pub fn push_sync(&mut self, disposition: Disposition) -> bool {
         if self.phase == Phase::CopyIn {
-            self.swallowed += 1;
+            self.swallow();
             return false;
         }
         self.phase = Phase::Normal;
@@ -306,25 +369,30 @@ impl Pipeline {
         if self.phase == Phase::CopyIn {
             self.phase = Phase::Normal;
         } else if let Some(last) = self.expected.iter_mut().rfind(|e| !e.is_fake()) {
-            // It may belong to a COPY of which we do not know yet.
+            // It may belong to a COPY of which we do not know yet, with Syncs before it.
             last.copy_ends = last.copy_ends.saturating_add(1);
+            self.needs_fence |= last.request == Request::Sync;
         }
     }
 
-    /// Whether Syncs were sent of which it is, or may become, unclear if they will be answered.
-    pub fn may_owe_syncs(&self) -> bool {
-        self.doubtful > 0 || self.swallowed > 0
-    }
-
-    /// Whether a fence is needed before the server can be known to owe nothing.
+    /// Whether a fence is to be sent behind what has been sent so far, where a batch ends. It must not
+    /// get among the data of a COPY.
     #[inline]
     pub fn wants_fence(&self) -> bool {
-        self.doubtful > 0 && !self.fenced && self.phase == Phase::Normal
+        self.needs_fence && self.phase == Phase::Normal && !self.may_copy_in()
+    }
+
+    /// Whether something is under way that may turn out to be a COPY whose data has not ended.
+    fn may_copy_in(&self) -> bool {
+        let running = self.expected.iter().filter(|expected| {
+            matches!(expected.request, Request::Query | Request::Execute) && !expected.is_fake()
+        });
+        running.count() > usize::from(self.doubtful == 0)
     }
 
     /// A fence was sent: a Close of something that does not exist, and a Sync.
     pub fn push_fence(&mut self) {
-        self.fenced = true;
+        self.needs_fence = false;
         let on_behalf = Disposition::Skip(OnBehalf::Fence);
         self.push(Request::Close, on_behalf);
         self.push(Request::Sync, on_behalf);
@@ -354,7 +422,7 @@ impl Pipeline {
     pub(super) fn keep_from_client(&mut self) {
         if let Some(front) = self.expected.front_mut() {
             if front.is_round() {
-                self.rounds -= 1;
+                self.counts.rounds -= 1;
             }
             front.disposition = Disposition::Skip(OnBehalf::Statement);
         }
@@ -368,15 +436,9 @@ impl Pipeline {
 
     /// Whether what is sent now may be ignored by the server, because an extended-query message
     /// before it, and behind the last Sync, may be refused. A Query between them ends no batch.
+    #[inline]
     pub(super) fn may_be_ignored(&self) -> bool {
-        self.expected
-            .iter()
-            .rev()
-            .take_while(|expected| expected.request != Request::Sync)
-            .any(|expected| {
-                let is_round = matches!(expected.request, Request::Query | Request::FunctionCall);
-                !is_round && !expected.is_fake()
-            })
+        self.counts.unsynced > 0
     }
 
     /// The unnamed statement `refused` never came to be: nothing that is owed may bring it back.
@@ -430,8 +492,7 @@ impl Pipeline {
 
     /// Whether the server is left in the middle of a batch whose Sync was not sent.
     pub fn ends_in_open_batch(&self) -> bool {
-        self.phase == Phase::IgnoringUntilSync
-            || self.expected.back().is_some_and(|last| !last.ends_batch())
+        self.is_open || self.phase == Phase::IgnoringUntilSync
     }
 
     /// Takes out all that is owed: the server will not answer any more.
@@ -448,7 +509,7 @@ impl Pipeline {
             ..Expected::new(front.request, front.disposition).about(front.subject)
         };
         if !failing.revokes.is_empty() {
-            self.revocable -= 1;
+            self.counts.forget_revocable();
         }
         Some(failing)
     }
@@ -507,6 +568,7 @@ impl Pipeline {
         if tag == B::CommandComplete {
             // The COPY went well: what was sent before the end of its data has been swallowed.
             self.swallowed = 0;
+            self.needs_fence &= self.doubtful > 0;
         }
         if !completes {
             return Ok(Step::Within(disposition));
@@ -516,7 +578,6 @@ impl Pipeline {
         }
         if disposition == Disposition::Skip(OnBehalf::Fence) && tag == B::CloseComplete {
             self.doubtful = 0;
-            self.fenced = false;
         }
         if let Some(done) = self.pop()
             && tag == B::ParseComplete
@@ -543,6 +604,7 @@ impl Pipeline {
     /// One of the Syncs was not swallowed after all. The client sent it and gets its answer.
     fn on_doubtful_sync(&mut self) -> Step {
         self.doubtful -= 1;
+        self.is_open &= !self.expected.is_empty();
         self.phase = Phase::Normal;
         Step::Done(Disposition::Forward)
     }
@@ -596,9 +658,12 @@ impl Pipeline {
             if next.request != Request::Sync {
                 return;
             }
-            self.swallowed += 1;
+            self.swallow();
+            let is_fence = |e: &Expected| e.disposition == Disposition::Skip(OnBehalf::Fence);
+            self.needs_fence = !self.expected.iter().any(is_fence);
             if let Some(sync) = self.expected.remove(at) {
-                self.on_leave(&sync);
+                self.counts = Counts::of(&self.expected);
+                self.is_open = self.expected.back().is_some_and(|last| !last.ends_batch());
                 at -= 1;
                 if let Some(before) = self.expected.get_mut(at) {
                     before.copy_ends += sync.copy_ends;
@@ -607,25 +672,16 @@ impl Pipeline {
         }
     }
 
-    #[inline]
-    fn pop(&mut self) -> Option<Expected> {
-        let expected = self.expected.pop_front()?;
-        self.on_leave(&expected);
-        Some(expected)
+    fn swallow(&mut self) {
+        self.swallowed += 1;
+        self.needs_fence = true;
     }
 
     #[inline]
-    fn on_leave(&mut self, expected: &Expected) {
-        if !expected.revokes.is_empty() {
-            if self.revocable > 0 {
-                self.revocable -= 1;
-            } else {
-                self.open_revocable -= 1;
-            }
-        }
-        if expected.is_round() {
-            self.rounds -= 1;
-        }
+    fn pop(&mut self) -> Option<Expected> {
+        let expected = self.expected.pop_front()?;
+        self.counts.leave(&expected);
+        Some(expected)
     }
 }
 

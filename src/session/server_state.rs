@@ -223,7 +223,7 @@ impl ServerState {
             let on_behalf = Disposition::Skip(OnBehalf::Fence);
             self.pipeline.push_sync(on_behalf);
         }
-        if self.pipeline.may_owe_syncs() {
+        if self.pipeline.wants_fence() {
             self.send_fence(to_server);
         }
     }
