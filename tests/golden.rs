@@ -26,6 +26,8 @@
 //! `byte by byte` (from here on), `next` (ends a piece), `server lost SQLSTATE "message"`,
 //! `no server SQLSTATE "message"`, `client gone`.
 
+#![expect(clippy::panic, reason = "a test panics")]
+
 mod session_support;
 
 use std::{collections::BTreeMap, env, fmt::Write, fs, path::Path, sync::Arc};

@@ -460,12 +460,12 @@ impl Stream {
 
     /// The whole messages of a client's that have arrived.
     pub fn frontend_lines(&mut self) -> Vec<String> {
-        self.frontend(|frame| frontend_line(frame))
+        self.frontend(frontend_line)
     }
 
     /// The whole messages of a server's that have arrived.
     pub fn backend_lines(&mut self) -> Vec<String> {
-        self.backend(|frame| backend_line(frame))
+        self.backend(backend_line)
     }
 
     /// Takes the whole messages of a client's.
