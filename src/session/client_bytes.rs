@@ -228,10 +228,7 @@ impl Session {
     pub(super) fn awaits_state_check(&self, server: &ServerState) -> bool {
         let is_unchecked = match self.check {
             StateCheck::None => !self.touched.is_empty() && !server.pipeline.is_empty(),
-            StateCheck::Probing(_)
-            | StateCheck::RestoreDue
-            | StateCheck::ResetDue
-            | StateCheck::Resetting => true,
+            StateCheck::Probing(_) | StateCheck::Due { .. } | StateCheck::Mending => true,
         };
         is_unchecked && self.batch == Batch::Closed && !server.pipeline.is_copy_in()
     }

@@ -188,10 +188,13 @@ pub(super) enum StateCheck {
     None,
     /// The probe is under way.
     Probing(Box<Findings>),
-    /// What the client has reset is to get its startup value, of which the client is to be told.
-    RestoreDue,
-    /// There may be settings that no probe can find, and they are to be reset.
-    ResetDue,
+    /// What is known now has to be put right.
+    Due {
+        /// There may be settings that no probe can find, and all are to be reset.
+        reset: bool,
+        /// What the client has reset is to get its startup value, of which the client is to be told.
+        restore: bool,
+    },
     /// That is being done.
-    Resetting,
+    Mending,
 }

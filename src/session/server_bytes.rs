@@ -427,7 +427,7 @@ impl Session {
     fn is_check_due(&self, server: &ServerState) -> bool {
         let is_due = match self.check {
             StateCheck::None => !self.touched.is_empty(),
-            StateCheck::ResetDue | StateCheck::RestoreDue | StateCheck::Resetting => true,
+            StateCheck::Due { .. } | StateCheck::Mending => true,
             StateCheck::Probing(_) => false,
         };
         is_due && self.batch == Batch::Closed && server.is_clean()
@@ -448,17 +448,18 @@ impl Session {
     /// resets what it cannot say.
     fn check_state(&mut self, server: &mut ServerState, to_server: &mut Vec<u8>) {
         match self.check {
-            StateCheck::ResetDue => {
-                self.check = StateCheck::Resetting;
-                server.ask(b"RESET ALL", to_server);
+            StateCheck::None => self.probe(server, to_server),
+            StateCheck::Due { reset, restore } => {
+                self.check = StateCheck::Mending;
+                if reset {
+                    server.ask(b"RESET ALL", to_server);
+                }
+                if restore {
+                    server.tell_settings(&self.settings, OnBehalf::Restore, to_server);
+                }
             }
-            StateCheck::RestoreDue => {
-                self.check = StateCheck::Resetting;
-                server.tell_settings(&self.settings, OnBehalf::Restore, to_server);
-            }
-            StateCheck::Resetting => self.check = StateCheck::None,
-            StateCheck::None if !self.touched.is_empty() => self.probe(server, to_server),
-            StateCheck::None | StateCheck::Probing(_) => {}
+            StateCheck::Mending => self.check = StateCheck::None,
+            StateCheck::Probing(_) => {}
         }
     }
 
@@ -507,10 +508,11 @@ impl Session {
         // What was reset is at its startup value again, as it would be in a session of its own.
         let mut own = settings.clone();
         own.fill_from(&self.startup);
+        let restore = own != settings;
         self.settings = interner.intern(own);
-        if server.may_hide_settings && self.pins.is_empty() {
+        let reset = server.may_hide_settings && self.pins.is_empty();
+        if reset {
             server.may_hide_settings = false;
-            self.check = StateCheck::ResetDue;
             settings = settings.identity();
         }
         server.settings = if settings == *self.settings {
@@ -518,9 +520,8 @@ impl Session {
         } else {
             interner.intern(settings)
         };
-        if matches!(self.check, StateCheck::None) && !Arc::ptr_eq(&server.settings, &self.settings)
-        {
-            self.check = StateCheck::RestoreDue;
+        if reset || restore {
+            self.check = StateCheck::Due { reset, restore };
         }
     }
 }
