@@ -122,8 +122,9 @@ impl Session {
         let refused = voided.first();
         if let Some(Subject::Statement(id)) = refused.map(|it| it.subject)
             && Cause::Refused(sqlstate) == OUTDATED
+            && let Some(statement) = server.statements.held(id)
         {
-            self.interners.statements.retire(id);
+            self.interners.statements.retire(statement);
         }
         if let Some(Subject::Unnamed(serial)) = refused
             .filter(|it| it.disposition == Disposition::Forward)

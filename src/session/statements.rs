@@ -270,11 +270,18 @@ impl StatementInterner {
 
     /// The text of this statement has come to mean something else: who prepares it from now on gets
     /// another one. Who has prepared it before still has the old one, and is told so by PostgreSQL.
-    pub(super) fn retire(&self, id: StatementId) {
-        self.statements
+    pub(super) fn retire(&self, statement: &Statement) {
+        let key = Key(statement.source.clone());
+        let mut statements = self
+            .statements
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, statement| statement.id != id);
+            .unwrap_or_else(PoisonError::into_inner);
+        if statements
+            .get(&key)
+            .is_some_and(|known| known.id == statement.id)
+        {
+            statements.remove(&key);
+        }
     }
 
     /// How many statements are held.
@@ -442,6 +449,11 @@ impl ServerStatements {
             used: 0,
             is_doubtful: true,
         });
+    }
+
+    /// The statement, if the server may have it.
+    pub(super) fn held(&self, id: StatementId) -> Option<&Statement> {
+        self.held.get(&id).map(|held| &*held.statement)
     }
 
     /// It is no longer certain that the server has this one.
