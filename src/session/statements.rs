@@ -426,7 +426,7 @@ impl ServerStatements {
             .then(|| {
                 self.held
                     .iter()
-                    .min_by_key(|(_, held)| held.used)
+                    .min_by_key(|(id, held)| (held.used, id.0))
                     .map(|(id, _)| *id)
             })
             .flatten()
