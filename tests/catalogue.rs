@@ -12,7 +12,11 @@ use pgweir::{
     net::{Address, Resolver, TcpOptions},
     protocol::startup::ProtocolVersion,
     sandbox::Cluster,
-    server::{Derivations, Inquiry, ServerLogin, catalogue::survey, connect::ConnectTarget},
+    server::{
+        Derivations, Inquiry, ServerLogin,
+        catalogue::{fingerprint, survey},
+        connect::ConnectTarget,
+    },
     sql::{
         Class, Env,
         catalogue::{Catalogue, Declared},
@@ -117,4 +121,59 @@ async fn every_statement_is_what_the_table_says_and_reads_run_on_a_standby() {
         .psql_in("shop", "SELECT count(*) FROM journal")
         .unwrap();
     assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn a_fingerprint_tells_whether_anything_has_changed() {
+    let cluster = support::replicated_postgres();
+    let primary = cluster.primary();
+    primary.psql("CREATE DATABASE changing").unwrap();
+    let psql = |sql: &str| primary.psql_in("changing", sql).unwrap();
+    psql(
+        "CREATE TABLE t (id int); CREATE FUNCTION f() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'",
+    );
+    let mut inquiry = inquiry(cluster, "postgres", "changing").await;
+    let mut last = fingerprint(&mut inquiry).await.unwrap();
+    let first = survey(&mut inquiry).await.unwrap();
+    // What happens all day long.
+    psql("INSERT INTO t SELECT generate_series(1, 1000)");
+    psql("VACUUM ANALYZE t");
+    psql("CREATE TEMP TABLE x (id serial, name text)");
+    assert_eq!(fingerprint(&mut inquiry).await.unwrap(), last);
+    assert_eq!(survey(&mut inquiry).await.unwrap().digest(), first.digest());
+    for change in [
+        "ALTER FUNCTION f() VOLATILE",
+        "ALTER FUNCTION f() STABLE",
+        "CREATE VIEW v AS SELECT f()",
+        "CREATE OR REPLACE VIEW v AS SELECT 1 AS f",
+        "CREATE SCHEMA s",
+        "ALTER VIEW v SET SCHEMA s",
+        "ALTER SCHEMA s RENAME TO z",
+        "ALTER TABLE t SET UNLOGGED",
+        "CREATE SEQUENCE q",
+        "CREATE DOMAIN d AS int",
+        "ALTER DOMAIN d ADD CHECK (VALUE > f())",
+        "CREATE POLICY p ON t USING (true)",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE t ADD COLUMN more d",
+        "CREATE TYPE e AS ENUM ('a')",
+        "CREATE FUNCTION to_e(int) RETURNS e LANGUAGE sql AS $$ SELECT 'a'::e $$",
+        "CREATE CAST (int AS e) WITH FUNCTION to_e(int)",
+        "ALTER FUNCTION pg_catalog.lower(text) VOLATILE",
+        "DROP SCHEMA z CASCADE",
+    ] {
+        psql(change);
+        let now = fingerprint(&mut inquiry).await.unwrap();
+        assert_ne!(now, last, "{change}");
+        last = now;
+    }
+    let survey = survey(&mut inquiry).await.unwrap();
+    assert_ne!(survey.digest(), first.digest());
+    let version = inquiry.major_version();
+    let catalogue = Catalogue::new(1, &survey, Declared::default());
+    assert!(
+        !is_read(&catalogue, version, "SELECT lower('A')"),
+        "it was altered"
+    );
+    assert!(is_read(&catalogue, version, "SELECT upper('A')"));
 }

@@ -1,14 +1,45 @@
 //! Asks a server what a database holds of its own, for [`crate::sql::catalogue`].
 //!
-//! One question, one snapshot, no lock, no special right (`survey.sql`); measured at 10 ms for an empty database and 0.35 ms for each view
-//! of 20 kB as PostgreSQL stores it. Bounded in rows and bytes: what is beyond that is not guessed at, and the survey says that it was cut.
+//! One question, one snapshot, no lock, no special right (`survey.sql`); measured at 10 ms for a small database, and 0.4 s for 1,000 views,
+//! 4,000 tables and 3,000 functions. Bounded in rows and bytes: what is beyond that is not guessed at, and the survey says that it was cut.
 //! Does not judge what it finds.
 
+use super::connect::MAX_LOGIN_MESSAGE;
 use super::connect_error::ConnectFailure;
 use super::inquiry::{Inquiry, InquiryError, Row, Rows};
 use crate::sql::catalogue::{Body, Call, Cast, Function, Object, Operator, Survey};
 
 const QUESTION: &str = include_str!("catalogue/survey.sql");
+
+/// Every row of what `survey.sql` reads, and when it was last written (`xmin`). Statistics are updated in place and do not show.
+const FINGERPRINT: &str = "SELECT md5(string_agg(concat_ws(' ', what, rows, sum), ',' ORDER BY what)) FROM ( \
+    SELECT x.tableoid AS what, count(*) AS rows, sum(hashint8(x.xmin::text::bigint << 32 | x.oid::bigint)::bigint) AS sum FROM ( \
+    SELECT tableoid, xmin, oid FROM pg_proc UNION ALL SELECT tableoid, xmin, oid FROM pg_rewrite \
+    UNION ALL SELECT tableoid, xmin, oid FROM pg_operator UNION ALL SELECT tableoid, xmin, oid FROM pg_cast \
+    UNION ALL SELECT tableoid, xmin, oid FROM pg_policy UNION ALL SELECT tableoid, xmin, oid FROM pg_amproc \
+    UNION ALL SELECT tableoid, xmin, oid FROM pg_namespace WHERE nspname !~ '^pg_' UNION ALL SELECT tableoid, xmin, inhrelid FROM pg_inherits \
+    UNION ALL SELECT tableoid, xmin, aggfnoid::oid FROM pg_aggregate UNION ALL SELECT tableoid, xmin, rngtypid FROM pg_range \
+    UNION ALL SELECT tableoid, xmin, oid FROM pg_constraint WHERE contypid <> 0 \
+    UNION ALL SELECT tableoid, xmin, oid FROM pg_type WHERE typtype <> 'c' AND typcategory <> 'A' \
+    UNION ALL SELECT tableoid, xmin, oid FROM pg_class WHERE relpersistence <> 't' AND relkind NOT IN ('i', 'I', 't')) x \
+    GROUP BY 1) y";
+
+/// Stands for all that [`survey`] reads: as long as it stays equal, so does the survey.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fingerprint(Box<str>);
+
+/// Asks whether anything has changed: far less work for the server than telling everything. To be asked before the survey that it is
+/// to stand for, so that what changes in between shows the next time.
+///
+/// # Cancel safety
+/// As [`Inquiry::ask`].
+pub async fn fingerprint(inquiry: &mut Inquiry) -> Result<Fingerprint, SurveyError> {
+    let rows = inquiry.ask(FINGERPRINT, MAX_LOGIN_MESSAGE).await;
+    let rows = rows.map_err(SurveyError::Inquiry)?;
+    let sum = rows.at(0).and_then(|row| row.text(0));
+    sum.map(|sum| Fingerprint(sum.into()))
+        .ok_or_else(|| SurveyError::Row("fingerprint".to_owned()))
+}
 
 /// Most objects of a database that are looked at. Plain tables, and what only they use, do not count.
 pub const MAX_ROWS: usize = 200_000;

@@ -31,7 +31,7 @@ mod survey;
 
 pub use survey::{Body, Call, Cast, Function, Object, Operator, Survey};
 
-use super::{Knowledge, Known, builtins};
+use super::{Knowledge, Known, NameFilter, builtins};
 use names::{Names, NamesBuilder};
 use std::fmt;
 use survey::Unsafe;
@@ -42,6 +42,7 @@ pub struct Catalogue {
     digest: u64,
     functions: Names<Verdict>,
     unsafe_names: Names<()>,
+    watched: Option<NameFilter>,
     unsafe_operators: Box<[Box<[u8]>]>,
     distrust: Option<Distrust>,
     utf8: bool,
@@ -146,11 +147,17 @@ impl Catalogue {
         let mut unsafe_operators: Vec<_> = operators.map(|o| o.name.clone()).collect();
         unsafe_operators.sort_unstable();
         unsafe_operators.dedup();
+        let unsafe_names = unsafe_names(survey, objects);
+        let watched = match &distrust {
+            Some(_) => Some(NameFilter::everything()),
+            None => (!unsafe_names.is_empty()).then(|| unsafe_names.filter()),
+        };
         Self {
             generation,
             digest: survey.digest,
             functions: functions(survey, objects, declared),
-            unsafe_names: unsafe_names(survey, objects),
+            unsafe_names: unsafe_names.build(),
+            watched,
             unsafe_operators: unsafe_operators.into(),
             distrust,
             utf8: survey.utf8,
@@ -236,7 +243,7 @@ fn functions(survey: &Survey, objects: &Unsafe<'_>, declared: Declared<'_>) -> N
     names.build()
 }
 
-fn unsafe_names(survey: &Survey, objects: &Unsafe<'_>) -> Names<()> {
+fn unsafe_names<'s>(survey: &'s Survey, objects: &Unsafe<'_>) -> NamesBuilder<'s, ()> {
     let mut names = NamesBuilder::new();
     let mut add = |schema, name| names.add(schema, name, (), |(), ()| ());
     for named in &survey.named {
@@ -250,7 +257,7 @@ fn unsafe_names(survey: &Survey, objects: &Unsafe<'_>) -> Names<()> {
             add(None, &function.name);
         }
     }
-    names.build()
+    names
 }
 
 impl Knowledge for Catalogue {
@@ -268,8 +275,8 @@ impl Knowledge for Catalogue {
         }
     }
 
-    fn watches_names(&self) -> bool {
-        !self.unsafe_names.is_empty() || self.distrust.is_some()
+    fn watched_names(&self) -> Option<&NameFilter> {
+        self.watched.as_ref()
     }
 
     fn is_unsafe_name(&self, schema: Option<&[u8]>, name: &[u8]) -> bool {

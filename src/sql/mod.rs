@@ -22,6 +22,7 @@ mod call;
 pub mod catalogue;
 mod effects;
 mod facts;
+mod filter;
 pub mod hint;
 mod lexer;
 mod settings;
@@ -32,6 +33,8 @@ mod words;
 
 pub use builtins::safe_functions;
 pub use effects::Effects;
+pub use filter::NameFilter;
+
 pub use facts::{
     Class, Detail, Discard, Facts, Isolation, Parameter, Reason, SetScope, Span, TxControl, TxModes,
 };
@@ -62,14 +65,15 @@ pub trait Knowledge: Send + Sync {
     /// Asked for each call. `schema` is `None` if the call is not qualified; a built-in of this name may exist.
     fn function(&self, schema: Option<&[u8]>, name: &[u8]) -> Known;
 
-    /// Are there names for [`Self::is_unsafe_name`] to know?
-    fn watches_names(&self) -> bool {
-        false
+    /// Which names [`Self::is_unsafe_name`] may know, if any.
+    fn watched_names(&self) -> Option<&NameFilter> {
+        None
     }
 
     /// Is this the name of a relation that a standby cannot serve (temporary, unlogged, foreign, sequence) or a view that
     /// reaches a volatile function, of a type whose casts or constraints do, or of a volatile function of one row
-    /// (`t.f` calls it)? Asked for every identifier, since a token scan cannot tell a table from a column.
+    /// (`t.f` calls it)? Asked for every identifier that [`Self::watched_names`] lets through, since a token scan cannot tell
+    /// a table from a column.
     fn is_unsafe_name(&self, _schema: Option<&[u8]>, _name: &[u8]) -> bool {
         false
     }

@@ -13,7 +13,7 @@ use super::lexer::{Kind, Lexer, Token};
 use super::settings::mentions_pg_temp;
 use super::walk::{Mode, Walk};
 use super::words::Kw;
-use super::{Env, Knowledge, nothing};
+use super::{Env, Knowledge, NameFilter, nothing};
 
 pub(super) struct Scanner<'a> {
     pub(super) text: &'a [u8],
@@ -24,7 +24,7 @@ pub(super) struct Scanner<'a> {
     pub(super) token: Token,
     /// What is known of the statement so far.
     pub(super) facts: Facts,
-    pub(super) watches_names: bool,
+    pub(super) watched_names: Option<&'a NameFilter>,
     pub(super) watches_operators: bool,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Scanner<'a> {
             lexer,
             token,
             facts: nothing(),
-            watches_names: knowledge.watches_names(),
+            watched_names: knowledge.watched_names(),
             watches_operators: knowledge.watches_operators(),
         }
     }

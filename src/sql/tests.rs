@@ -646,7 +646,7 @@ fn names_fold_as_in_postgresql() {
 }
 
 /// A catalogue that knows a few names.
-struct Catalogue;
+struct Catalogue(NameFilter);
 
 impl Knowledge for Catalogue {
     fn function(&self, schema: Option<&[u8]>, name: &[u8]) -> Known {
@@ -657,8 +657,8 @@ impl Knowledge for Catalogue {
             _ => Known::Nothing,
         }
     }
-    fn watches_names(&self) -> bool {
-        true
+    fn watched_names(&self) -> Option<&NameFilter> {
+        Some(&self.0)
     }
     fn is_unsafe_name(&self, schema: Option<&[u8]>, name: &[u8]) -> bool {
         name == b"v" && schema.is_none_or(|s| s == b"public")
@@ -674,7 +674,7 @@ impl Knowledge for Catalogue {
 #[test]
 fn a_catalogue_adds_what_it_knows() {
     let env = Env {
-        knowledge: &Catalogue,
+        knowledge: &Catalogue(NameFilter::everything()),
         ..Env::default()
     };
     let reason = |text: &str| classify(text.as_bytes(), &env).reason;

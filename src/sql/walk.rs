@@ -190,12 +190,15 @@ impl<'s, 'a> Walk<'s, 'a> {
         }
         self.name = token.span;
         self.prev = Prev::Name;
-        let may_be_special = match token.kind {
-            Kind::Word => is_pg_name(token.span.of(self.scanner.text)),
-            Kind::Quoted => is_pg_name(&token.span.of(self.scanner.text)[1..]),
+        let written = token.span.of(self.scanner.text);
+        let watched = self.scanner.watched_names;
+        let may_be_special = match (token.kind, written) {
+            (Kind::Word, name) | (Kind::Quoted, [b'"', name @ .., b'"']) => {
+                is_pg_name(name) || watched.is_some_and(|watched| watched.may_hold(name))
+            }
             _ => true,
         };
-        if may_be_special || self.scanner.watches_names {
+        if may_be_special {
             self.look_at_name(token);
         }
     }
@@ -228,7 +231,9 @@ impl<'s, 'a> Walk<'s, 'a> {
         if builtin && !called && builtins::is_server_local_relation(name) {
             self.deny(Reason::ServerLocal, token.span);
         }
-        if self.scanner.watches_names && self.scanner.knowledge.is_unsafe_name(schema, name) {
+        if self.scanner.watched_names.is_some()
+            && self.scanner.knowledge.is_unsafe_name(schema, name)
+        {
             self.deny(Reason::CatalogueObject, token.span);
         }
     }

@@ -1,8 +1,8 @@
 //! A table of names, each in a schema or in any, with a word of knowledge beside it.
 //!
-//! Compact: all bytes in one allocation, 16 bytes an entry beside them. Most names that are asked for are in no table, so
-//! the first question is one bit of a small filter.
+//! Compact: all bytes in one allocation, some 20 bytes an entry beside them.
 
+use super::super::NameFilter;
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use std::collections::{BTreeMap, btree_map};
@@ -13,7 +13,6 @@ pub(super) struct Names<T> {
     bytes: Box<[u8]>,
     entries: HashTable<Entry<T>>,
     hasher: RandomState,
-    filter: Box<[u64; FILTER_WORDS]>,
     beyond_ascii: bool,
 }
 
@@ -28,18 +27,6 @@ struct Entry<T> {
 struct Place {
     start: u32,
     len: u8,
-}
-
-const FILTER_WORDS: usize = 64;
-
-/// Which bit of the filter a name has. Names in a catalogue have families (`…_id_seq`), hence first and last byte.
-#[inline]
-fn filter_bit(name: &[u8]) -> Option<(usize, u32)> {
-    let (first, last) = (name.first()?, name.last()?);
-    let mixed = u32::from(first & 0x1f) | u32::from(last & 0x1f) << 5;
-    #[expect(clippy::cast_possible_truncation, reason = "two bits of it")]
-    let bit = mixed | (name.len() as u32 & 3) << 10;
-    Some(((bit / 64) as usize, bit % 64))
 }
 
 /// Names on their way into a table, each once.
@@ -67,16 +54,28 @@ impl<'n, T: Copy> NamesBuilder<'n, T> {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// For all of them.
+    pub(super) fn filter(&self) -> NameFilter {
+        let mut filter = NameFilter::default();
+        for (name, _) in self.0.keys() {
+            filter.add(name);
+        }
+        filter
+    }
+
     pub(super) fn build(self) -> Names<T> {
         let hasher = RandomState::default();
         let mut bytes = Vec::new();
-        let mut filter = Box::new([0; FILTER_WORDS]);
         let mut entries = HashTable::with_capacity(self.0.len());
-        let mut beyond_ascii = false;
         let mut schemas = BTreeMap::new();
+        let mut beyond_ascii = false;
         for ((name, schema), known) in self.0 {
             // Longer ones are found by no statement: the classifier does not ask for them.
-            let (Some(at), Some((word, bit))) = (place(&mut bytes, name), filter_bit(name)) else {
+            let Some(at) = place(&mut bytes, name) else {
                 continue;
             };
             let schema = match schema {
@@ -89,7 +88,6 @@ impl<'n, T: Copy> NamesBuilder<'n, T> {
                     Some(at)
                 }
             };
-            filter[word] |= 1 << bit;
             beyond_ascii |= !name.is_ascii() || schema.is_some_and(|s| !of(&bytes, s).is_ascii());
             let entry = Entry {
                 name: at,
@@ -103,7 +101,6 @@ impl<'n, T: Copy> NamesBuilder<'n, T> {
             bytes: bytes.into(),
             entries,
             hasher,
-            filter,
             beyond_ascii,
         }
     }
@@ -122,10 +119,6 @@ fn of(bytes: &[u8], place: Place) -> &[u8] {
 }
 
 impl<T: Copy> Names<T> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -137,11 +130,7 @@ impl<T: Copy> Names<T> {
     /// What is known of a name, with the schema that it is known in.
     #[inline]
     pub(super) fn find(&self, name: &[u8]) -> impl Iterator<Item = (Option<&[u8]>, T)> {
-        let candidate = filter_bit(name)
-            .filter(|(word, bit)| self.filter[*word] >> bit & 1 == 1)
-            .map(|_| self.hasher.hash_one(name));
-        let entries = candidate.map(|hash| self.entries.iter_hash(hash));
-        let entries = entries.into_iter().flatten();
+        let entries = self.entries.iter_hash(self.hasher.hash_one(name));
         entries
             .filter(move |entry| of(&self.bytes, entry.name) == name)
             .map(|entry| (entry.schema.map(|at| of(&self.bytes, at)), entry.known))
