@@ -16,8 +16,8 @@ use crate::{
     pool::{Cluster, Hosts, Pool, Watch, watch::SharedWrite},
     protocol::SqlState,
     route::{
-        self, Chance, Decision, Freshness, HostId, HostState, Need, Patience, Policy, Poll,
-        Question, Reason, Token, Verdict, Wishes,
+        self, Chance, Decision, Freshness, HostId, Need, Patience, Policy, Poll, Question, Reason,
+        Token, Verdict, Wishes,
     },
     session::{Kind, Place, Session, Settings, Unit, unit::Hints},
 };
@@ -509,10 +509,14 @@ impl Nobody {
     }
 }
 
-/// Whether a host was seen to be able to serve anything.
-pub fn is_usable(state: HostState) -> bool {
-    matches!(
-        state,
-        HostState::Primary | HostState::Replica | HostState::Lagging
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::hint::Own;
+
+    #[test]
+    fn a_session_may_set_what_the_configuration_may_say() {
+        assert_eq!(Own::Route.words(), Some(RouteTo::WORDS));
+        assert_eq!(Own::Consistency.words(), Some(Consistency::WORDS));
+    }
 }

@@ -14,7 +14,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    database::{Database, User},
+    database::{Database, MAX_SERVERS, User},
     error::Fault,
     file::Draft,
     pool_settings::PoolSettings,
@@ -428,6 +428,10 @@ impl Findings {
                 key,
                 "has several primaries; with role = \"auto\" the real one is found",
             );
+        }
+        if servers.len() > MAX_SERVERS {
+            let count = servers.len();
+            self.fault(key, format!("has {count} servers; at most {MAX_SERVERS}"));
         }
         let mut seen = HashSet::new();
         for (index, server) in servers.iter().enumerate() {

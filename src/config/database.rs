@@ -14,6 +14,9 @@ use super::{
 /// The longest name of a database or user in PostgreSQL (`NAMEDATALEN - 1`), in bytes.
 pub const LONGEST_NAME: usize = 63;
 
+/// The most servers a database may have: each routing decision looks at all of them.
+pub const MAX_SERVERS: usize = 32;
+
 /// One database as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {

@@ -41,7 +41,9 @@ use self::{
     value::Context,
 };
 pub use self::{
-    database::{AuthOverrides, AuthQuery, Database, Host, LONGEST_NAME, Peer, Server, User},
+    database::{
+        AuthOverrides, AuthQuery, Database, Host, LONGEST_NAME, MAX_SERVERS, Peer, Server, User,
+    },
     diff::{Changes, DatabaseChange, SetError, SettingChange, UserChange},
     error::{ConfigError, Fault, Location, Problem},
     import_pgbouncer::{Imported, import_pgbouncer},

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The most servers a database may have.
-pub const MAX_HOSTS: usize = 32;
+pub const MAX_HOSTS: usize = crate::config::MAX_SERVERS;
 
 /// What a unit of work is, to its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

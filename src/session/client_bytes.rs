@@ -418,7 +418,7 @@ impl Session {
         let parse = Parse::read(message.frame.body()).map_err(message.malformed())?;
         let facts = self.look(parse.text);
         self.note_write(parse.text, &facts);
-        if let Some(refusal) = self.refusal(facts.effects) {
+        if let Some(refusal) = self.refusal_of_statement(parse.text, &facts) {
             self.refuse_parse(refusal, is_unnamed, server, out);
             return Ok(());
         }
@@ -455,6 +455,10 @@ impl Session {
         };
         self.note_settings_of(bind.statement, runs);
         self.note_write_of(bind.statement);
+        if let Some(refusal) = self.lock_on_replica(runs.effects, false) {
+            Self::refuse_bind(refusal, server, out);
+            return Ok(());
+        }
         if let Err(refusal) = self.guard_sequences(runs, server, out) {
             Self::refuse_bind(refusal, server, out);
             return Ok(());

@@ -169,7 +169,8 @@ impl Session {
         {
             runs = Runs::from(&statement.facts);
         }
-        self.refusal(runs.effects)
+        self.refusal_of_statement(text, facts)
+            .or_else(|| self.refusal(runs.effects))
             .or_else(|| self.guard_sequences(runs, server, out).err())
     }
 

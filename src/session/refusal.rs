@@ -7,13 +7,17 @@
 use super::{
     Outbox, ServerState, Session,
     pipeline::{Disposition, Expected, Request},
+    unit::Place,
 };
 use crate::{
     protocol::{
         SqlState, encode,
         encode::{Report, Severity},
     },
-    sql::Effects,
+    sql::{
+        Detail, Effects, Facts, Reason,
+        hint::{self, Own, OwnStatement},
+    },
 };
 
 /// Why a statement is not let through.
@@ -29,6 +33,14 @@ pub enum Refusal {
     HoldCursor,
     /// currval or lastval might answer with another client's value.
     Sequences,
+    /// `SET pgweir.route` to what is no route.
+    Route,
+    /// `SET pgweir.consistency` to what is no such level.
+    Consistency,
+    /// `SET pgweir.…` of a setting that pgweir does not have.
+    OwnSetting,
+    /// An advisory lock in a read-only transaction on a replica: it would exclude nobody.
+    LockOnReplica,
 }
 
 /// The statement that the server is asked for instead; there is none of this name, ever.
@@ -52,6 +64,7 @@ impl Refusal {
 
     /// What the client is told.
     pub fn report(self) -> Report<'static> {
+        let mut sqlstate = SqlState::FEATURE_NOT_SUPPORTED;
         let (message, hint) = match self {
             Self::Listen => (
                 "LISTEN is not allowed by this pooler (on_listen)",
@@ -69,6 +82,35 @@ impl Refusal {
                 "cursors WITH HOLD are not allowed by this pooler (on_hold_cursor)",
                 "The setting on_hold_cursor decides this.",
             ),
+            Self::Route => {
+                sqlstate = SqlState::INVALID_PARAMETER_VALUE;
+                (
+                    "invalid value for parameter \"pgweir.route\"",
+                    "It is auto, primary or replica.",
+                )
+            }
+            Self::Consistency => {
+                sqlstate = SqlState::INVALID_PARAMETER_VALUE;
+                (
+                    "invalid value for parameter \"pgweir.consistency\"",
+                    "It is eventual, session, strong or primary.",
+                )
+            }
+            Self::OwnSetting => {
+                sqlstate = SqlState::UNDEFINED_OBJECT;
+                (
+                    "unrecognized configuration parameter of pgweir",
+                    "There are pgweir.route, pgweir.consistency, pgweir.key and pgweir.token.",
+                )
+            }
+            Self::LockOnReplica => {
+                sqlstate = SqlState::READ_ONLY_SQL_TRANSACTION;
+                (
+                    "cannot take an advisory lock in a read-only transaction that runs on a replica",
+                    "A lock there would exclude nobody. SET pgweir.route = 'primary' keeps the \
+                     transaction on the primary.",
+                )
+            }
             Self::Sequences => {
                 return Report {
                     severity: Severity::Error,
@@ -81,7 +123,7 @@ impl Refusal {
         };
         Report {
             severity: Severity::Error,
-            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+            sqlstate,
             message,
             detail: "",
             hint,
@@ -96,6 +138,24 @@ impl Session {
             self.refused |= refusal.effect();
         }
         self
+    }
+
+    /// Why a statement is not let through, if so.
+    #[inline]
+    pub(super) fn refusal_of_statement(&self, text: &[u8], facts: &Facts) -> Option<Refusal> {
+        let is_about_own = matches!(facts.detail, Detail::Set { .. });
+        let locks = facts.reason == Reason::AdvisoryLock;
+        self.refusal(facts.effects)
+            .or_else(|| self.lock_on_replica(facts.effects, locks))
+            .or_else(|| is_about_own.then(|| own_setting(text, facts))?)
+    }
+
+    /// Refuses a lock that would exclude nobody. Other units that take one go to the primary, so this is
+    /// about transactions that said that they only read.
+    #[inline]
+    pub(super) fn lock_on_replica(&self, effects: Effects, locks: bool) -> Option<Refusal> {
+        let locks = locks || effects.contains(Effects::ADVISORY_LOCK);
+        (locks && self.place == Place::Replica).then_some(Refusal::LockOnReplica)
     }
 
     /// Why a statement with these effects is not let through, if so.
@@ -145,6 +205,31 @@ impl Session {
         out.own().extend_from_slice(&[0; 6]);
         let disposition = Disposition::Refuse(refusal);
         server.pipeline.push(Request::Bind, disposition);
+    }
+}
+
+/// Why a SET of one of pgweir's own settings is not let through, if so: nobody else would notice that it
+/// is misspelt.
+#[cold]
+fn own_setting(text: &[u8], facts: &Facts) -> Option<Refusal> {
+    let Detail::Set { parameter, .. } = facts.detail else {
+        return None;
+    };
+    let name = parameter.name(text);
+    let is_own = name.get(..Own::PREFIX.len()) == Some(Own::PREFIX);
+    match hint::own_statement(text, facts) {
+        Some(OwnStatement::Set(own, Some(value))) => {
+            let words = own.words()?;
+            let is_word = words.iter().any(|word| word.as_bytes() == &*value);
+            let refusal = if own == Own::Route {
+                Refusal::Route
+            } else {
+                Refusal::Consistency
+            };
+            (!is_word).then_some(refusal)
+        }
+        Some(_) => None,
+        None => is_own.then_some(Refusal::OwnSetting),
     }
 }
 

@@ -50,6 +50,18 @@ impl Own {
         ("token", Self::Token),
     ];
 
+    /// How the names of all of them begin.
+    pub const PREFIX: &'static [u8] = b"pgweir.";
+
+    /// The words that it may have as its value; `None` if it may be anything.
+    pub const fn words(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Route => Some(&["auto", "primary", "replica"]),
+            Self::Consistency => Some(&["eventual", "session", "strong", "primary"]),
+            Self::Key | Self::Token => None,
+        }
+    }
+
     fn named(name: &[u8]) -> Option<Self> {
         let found = Self::ALL
             .iter()
@@ -59,9 +71,8 @@ impl Own {
 
     /// The setting that a parameter of this name is, as in `pgweir.route`.
     pub fn parameter(name: &[u8]) -> Option<Self> {
-        const PREFIX: &[u8] = b"pgweir.";
-        let (prefix, rest) = name.split_at_checked(PREFIX.len())?;
-        if prefix.eq_ignore_ascii_case(PREFIX) {
+        let (prefix, rest) = name.split_at_checked(Self::PREFIX.len())?;
+        if prefix.eq_ignore_ascii_case(Self::PREFIX) {
             Self::named(rest)
         } else {
             None
