@@ -797,7 +797,7 @@ struct World {
 }
 
 /// A question, owned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Asked {
     need: Need,
     wishes: Wishes,
@@ -1067,7 +1067,7 @@ fn all_choices(asked: &Asked, policy: &Policy<'_>, topology: &Topology) -> Vec<H
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn the_verdict_is_the_one_of_the_rule(
@@ -1160,7 +1160,7 @@ proptest! {
             shared: 0,
             asked: 0,
             is_pinned: false,
-            ..asked.clone()
+            ..asked
         };
         let place = |verdict| match verdict {
             Verdict::Go(Decision { host, reason, .. }) => Ok((host, reason)),

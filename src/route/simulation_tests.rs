@@ -321,12 +321,11 @@ impl World {
         for session in 0..SESSIONS {
             match self.sessions[session].doing {
                 // What was answered may have arrived nevertheless.
-                Doing::Reading(read, decision, answer) if decision.host == id => {
-                    if answer.is_none() || self.dice.once_in(2) {
-                        let avoid = Some(id);
-                        let read = Read { avoid, ..read };
-                        self.sessions[session].doing = Doing::Asking(read);
-                    }
+                Doing::Reading(read, decision, answer)
+                    if decision.host == id && (answer.is_none() || self.dice.once_in(2)) =>
+                {
+                    let avoid = Some(id);
+                    self.sessions[session].doing = Doing::Asking(Read { avoid, ..read });
                 }
                 // Done or not, nobody knows.
                 Doing::Writing(_) if id == PRIMARY => {
