@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use super::{Pooler, demo, descriptors, run, security::Security};
+use super::{Pooler, demo, descriptors, explain, run, security::Security};
 use crate::{
     config::{Config, import_pgbouncer},
     pool::describe,
@@ -49,6 +49,8 @@ enum Command {
     },
     /// Start a throw-away PostgreSQL cluster and the pooler before it, and show clients at work.
     Demo(demo::Options),
+    /// Say where a statement would go, and why, without running it.
+    Explain(explain::Options),
     /// Write the equivalent of a PgBouncer configuration to standard output.
     ImportPgbouncer {
         /// pgbouncer.ini; the files that it names are read as well.
@@ -63,6 +65,7 @@ pub fn main(arguments: CommandLine) -> anyhow::Result<()> {
         None => serve(&arguments.serve),
         Some(Command::Check { config }) => check(&config),
         Some(Command::Demo(options)) => demo::demo(&options),
+        Some(Command::Explain(options)) => explain::explain(&options),
         Some(Command::ImportPgbouncer { file }) => import(&file),
     }
 }

@@ -8,6 +8,7 @@ pub mod command_line;
 pub mod control;
 pub mod demo;
 mod descriptors;
+pub mod explain;
 pub mod security;
 pub mod serve;
 pub mod watches;

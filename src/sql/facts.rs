@@ -65,6 +65,23 @@ pub enum Class {
     Unknown,
 }
 
+impl Class {
+    /// A stable name for the console.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Begin => "begin",
+            Self::Transaction => "transaction",
+            Self::Set => "set",
+            Self::Execute => "execute",
+            Self::Session => "session",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Defines [`Reason`] with one stable name per variant.
 macro_rules! reasons {
     ($($(#[$doc:meta])+ $name:ident = $code:literal,)+) => {
