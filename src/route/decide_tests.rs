@@ -584,6 +584,26 @@ fn who_would_rather_wait_waits_and_not_for_ever() {
             "wait 6 monotonic",
         ),
         (
+            "for the nearest replica, whichever it is",
+            |s| {
+                s.policy.on_lag = OnLag::Wait;
+                s.freshness.written = 2;
+                s.freshness.seen = 6;
+                s.replayed(39, 19);
+            },
+            "wait 6 monotonic",
+        ),
+        (
+            "for one that lacks a token rather than one that lacks its writes",
+            |s| {
+                s.policy.on_lag = OnLag::Wait;
+                s.freshness.written = 2;
+                s.told(HISTORY, 40);
+                s.replayed(39, 19);
+            },
+            "wait 0 token",
+        ),
+        (
             "not for a token of another history longer than allowed",
             |s| {
                 s.policy.on_lag = OnLag::Wait;
