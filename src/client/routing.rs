@@ -180,11 +180,7 @@ impl Routing {
     fn decide(&mut self, unit: &Unit, settings: &PoolSettings, now: Instant) -> Verdict {
         let topology = &self.watch.topology;
         let reason = unit.reason.map_or(Reason::Unseen, Reason::Statement);
-        let need = match unit.kind {
-            Kind::Read => Need::Read,
-            Kind::ReadOnlyTransaction => Need::ReadOnlyTransaction,
-            Kind::Control | Kind::Write => Need::Primary(reason),
-        };
+        let need = Need::of(unit.kind, reason);
         let need = match need {
             // It has failed on too many replicas.
             Need::Read if self.reruns >= MAX_RERUNS => Need::Primary(Reason::Rerun),
@@ -471,19 +467,7 @@ impl Wished {
 }
 
 fn read_hints(hints: &Hints, wishes: &mut Wishes, freshness: &mut Freshness) {
-    let word = |wish: &Option<Box<[u8]>>| -> Option<String> {
-        let wish = str::from_utf8(wish.as_deref()?).ok()?;
-        Some(wish.to_ascii_lowercase())
-    };
-    if let Some(route) = word(&hints.route).and_then(|word| RouteTo::from_word(&word)) {
-        wishes.route = route;
-        wishes.by_comment = true;
-    }
-    if let Some(consistency) =
-        word(&hints.consistency).and_then(|word| Consistency::from_word(&word))
-    {
-        wishes.consistency = consistency;
-    }
+    wishes.hint(hints.route.as_deref(), hints.consistency.as_deref());
     if let Some(token) = &hints.token {
         freshness.token = Some(Token::read(token));
     }

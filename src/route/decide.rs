@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     config::{Consistency, LoadBalance, OnLag, PrimaryReads, RouteTo},
+    session::Kind,
     sql,
 };
 
@@ -32,6 +33,18 @@ pub enum Need {
     Primary(Reason),
 }
 
+impl Need {
+    /// What a unit of this kind needs, and why if that is the primary.
+    #[inline]
+    pub fn of(kind: Kind, reason: Reason) -> Self {
+        match kind {
+            Kind::Read => Self::Read,
+            Kind::ReadOnlyTransaction => Self::ReadOnlyTransaction,
+            Kind::Control | Kind::Write => Self::Primary(reason),
+        }
+    }
+}
+
 /// What is wished for a unit, and by whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wishes {
@@ -41,6 +54,22 @@ pub struct Wishes {
     pub consistency: Consistency,
     /// Whether a comment of the statement says where, and not a setting.
     pub by_comment: bool,
+}
+
+impl Wishes {
+    /// Takes over what a comment of the statement wishes; words that mean nothing wish nothing.
+    pub fn hint(&mut self, route: Option<&[u8]>, consistency: Option<&[u8]>) {
+        let word = |wish: Option<&[u8]>| {
+            let wish = str::from_utf8(wish?).ok()?;
+            Some(wish.to_ascii_lowercase())
+        };
+        if let Some(route) = word(route).and_then(|word| RouteTo::from_word(&word)) {
+            self.route = route;
+            self.by_comment = true;
+        }
+        let consistency = word(consistency).and_then(|word| Consistency::from_word(&word));
+        self.consistency = consistency.unwrap_or(self.consistency);
+    }
 }
 
 /// What the operator has decided for the pool.
