@@ -5,6 +5,8 @@
 #[path = "statements/table.rs"]
 mod table;
 
+mod support;
+
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Command, Output, Stdio},
@@ -47,11 +49,11 @@ fn in_bulk(input: Vec<u8>) -> Vec<Value> {
 fn expected(target: &str, reason: &str) -> Value {
     let (class, target) = match target {
         "replica" => ("read", "replica"),
-        "any" => ("empty", "primary"),
+        "any" => ("empty", "replica"),
         "begin" if reason == "read_only_transaction" => ("begin", "replica"),
         "begin" => ("begin", "primary"),
         "control" => ("transaction", "primary"),
-        "setting" => ("set", "primary"),
+        "setting" => ("set", "replica"),
         "session" => ("session", "primary"),
         "execute" => ("execute", "primary"),
         _ => ("write", "primary"),
@@ -164,8 +166,125 @@ fn one_statement_is_explained_to_people() {
 
 #[test]
 fn what_to_explain_must_be_said_once() {
-    for arguments in [&[][..], &["--json", "SELECT 1"], &["SELECT 1", "SELECT 2"]] {
+    for arguments in [
+        &[][..],
+        &["--json", "SELECT 1"],
+        &["SELECT 1", "SELECT 2"],
+        &["--database", "shop", "SELECT 1"],
+    ] {
         let output = run(explain().args(arguments), Vec::new());
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
     }
+}
+
+// ── With a configuration ─────────────────────────────────────────────────────────────────────
+
+/// A database with a function that writes, one that does not, and a view of each.
+fn make_shop() {
+    let node = support::postgres().primary();
+    node.psql("CREATE DATABASE shop").unwrap();
+    let objects = "
+        CREATE TABLE orders (id int);
+        CREATE FUNCTION book() RETURNS int VOLATILE LANGUAGE sql
+            AS 'INSERT INTO orders VALUES (1) RETURNING id';
+        CREATE FUNCTION booked() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM orders';
+        CREATE FUNCTION audit() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+        CREATE VIEW booking AS SELECT book();
+        CREATE VIEW bookings AS SELECT booked();";
+    node.psql_in("shop", objects).unwrap();
+}
+
+struct Configured {
+    dir: tempfile::TempDir,
+}
+
+impl Configured {
+    fn new(toml: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("pooler.toml"), toml).unwrap();
+        Self { dir }
+    }
+
+    fn explain(&self, arguments: &[&str]) -> Output {
+        let mut command = explain();
+        let command = command
+            .arg("--config")
+            .arg(self.dir.path().join("pooler.toml"));
+        run(command.args(arguments), Vec::new())
+    }
+
+    /// Target and reason.
+    fn told(&self, arguments: &[&str]) -> String {
+        let output = self.explain(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let word = |name| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap()
+        };
+        format!("{} {}", word("target    "), word("reason    "))
+    }
+
+    fn failure(&self, arguments: &[&str]) -> String {
+        let output = self.explain(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert_eq!(output.stdout, b"");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[test]
+fn the_catalogue_of_the_configured_database_counts() {
+    make_shop();
+    let node = support::postgres().primary();
+    let port = node.port();
+    let configured = Configured::new(&format!(
+        r#"
+        [pool]
+        write_functions = ["audit"]
+        [databases.shop]
+        user = "postgres"
+        servers = [
+            {{ host = "127.0.0.1", port = 1, role = "replica" }},
+            {{ host = "127.0.0.1", port = {port}, role = "primary" }},
+        ]
+        [databases.other]
+        dbname = "shop"
+        route = "primary"
+        servers = [
+            {{ host = "127.0.0.1", port = 1, role = "auto" }},
+            {{ host = "127.0.0.1", port = {port}, role = "auto" }},
+        ]
+        [databases.nowhere]
+        user = "postgres"
+        servers = [{{ host = "127.0.0.1", port = 1, role = "primary" }}]
+        "#
+    ));
+    let shop = |statement| configured.told(&["--database", "shop", statement]);
+    assert_eq!(shop("SELECT booked()"), "replica proved_read");
+    assert_eq!(shop("SELECT book()"), "primary catalogue_function");
+    assert_eq!(shop("SELECT audit()"), "primary catalogue_function");
+    assert_eq!(shop("TABLE bookings"), "replica proved_read");
+    assert_eq!(shop("TABLE booking"), "primary catalogue_object");
+    assert_eq!(shop("SELECT gone()"), "primary unknown_function");
+
+    let other = [
+        "--database",
+        "other",
+        "--user",
+        "postgres",
+        "SELECT booked()",
+    ];
+    assert_eq!(configured.told(&other), "primary route_setting");
+
+    let why = |arguments| configured.failure(arguments);
+    assert!(why(&["SELECT 1"]).contains("--database NAME"));
+    assert!(why(&["--database", "none", "SELECT 1"]).contains("no database \"none\""));
+    assert!(why(&["--database", "other", "SELECT 1"]).contains("--user NAME"));
+    let nowhere = why(&["--database", "nowhere", "SELECT 1"]);
+    assert!(
+        nowhere.contains("127.0.0.1:1") && nowhere.contains("refused"),
+        "{nowhere}"
+    );
 }

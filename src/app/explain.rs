@@ -7,23 +7,28 @@
 //! In bulk, each line of the input is one JSON string and each line of the output one JSON object, in the
 //! same order; a line that is no such string costs itself only. Memory is bounded by the longest line.
 
+mod known;
+
 use std::{
     ffi::OsString,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
 };
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
+use self::known::{Known, known};
 use crate::{
-    config::{Consistency, LoadBalance, OnLag, PrimaryReads, Role, RouteTo},
+    config::{LoadBalance, OnLag, PrimaryReads, Role},
     route::{
         Chance, Freshness, Host, HostId, HostState, Need, Patience, Policy, Question, Reason,
         Topology, Verdict, Wishes, decide,
     },
-    sql::{self, Class, Env, Facts, Isolation, TxControl, hint},
+    session::unit,
+    sql::{self, Class, Env, Facts, hint},
 };
 
 /// What to explain.
@@ -42,16 +47,29 @@ pub struct Options {
     #[arg(long)]
     json: bool,
     /// The server's major version; without it only what every version has counts as built in.
-    #[arg(long, value_name = "VERSION", default_value_t = 0)]
-    server_version: u16,
+    #[arg(long, value_name = "VERSION", conflicts_with = "config")]
+    server_version: Option<u16>,
+    /// Configuration file: asks the primary for the functions, views and tables that the database has.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which database of the configuration, if it has several.
+    #[arg(long, value_name = "NAME", requires = "config")]
+    database: Option<String>,
+    /// As which user to ask, if the configuration has several and the database has none of its own.
+    #[arg(long, value_name = "NAME", requires = "config")]
+    user: Option<String>,
 }
 
 /// Explains one statement, or all of standard input.
 pub fn explain(options: &Options) -> anyhow::Result<()> {
-    let explainer = Explainer::new(Env {
-        server_version: options.server_version,
-        ..Env::default()
-    });
+    let known = match &options.config {
+        Some(path) => known(path, options)?,
+        None => Known {
+            version: options.server_version.unwrap_or(0),
+            ..Known::default()
+        },
+    };
+    let explainer = Explainer::new(&known);
     let output = io::stdout().lock();
     let written = match &options.statement {
         Some(statement) => print(statement.as_bytes(), &explainer, output),
@@ -77,13 +95,14 @@ struct Explanation<'t> {
 /// The router, before servers that are all there and up to date.
 struct Explainer<'k> {
     env: Env<'k>,
+    wishes: Wishes,
     topology: Topology,
 }
 
 impl<'k> Explainer<'k> {
     const PRIMARY: HostId = 0;
 
-    fn new(env: Env<'k>) -> Self {
+    fn new(known: &'k Known) -> Self {
         let host = |role, state| {
             let host = Host::new("", role, 1, None);
             host.set_state(state);
@@ -93,19 +112,40 @@ impl<'k> Explainer<'k> {
             host(Role::Primary, HostState::Primary),
             host(Role::Replica, HostState::Replica),
         ];
-        let topology = Topology::new(hosts);
-        Self { env, topology }
+        Self {
+            env: Env {
+                server_version: known.version,
+                knowledge: &*known.knowledge,
+                ..Env::default()
+            },
+            wishes: known.wishes,
+            topology: Topology::new(hosts),
+        }
     }
 
     fn explain<'t>(&self, text: &'t [u8]) -> Explanation<'t> {
         let facts = sql::classify(text, &self.env);
-        let (target, reason) = self.route(need(&facts), wishes(text, &facts));
+        let own = Reason::Statement(facts.reason);
+        let (kind, _) = unit::kind(&facts, false);
+        let (target, reason) = self.route(Need::of(kind, own), self.wishes(text, &facts));
+        let is_read = reason == Reason::Statement(sql::Reason::ProvedRead);
         Explanation {
             class: facts.class,
             target,
-            reason,
+            // What may run anywhere may do so for a reason of its own.
+            reason: if is_read { own } else { reason },
             evidence: facts.evidence.of(text),
         }
+    }
+
+    /// What the settings wish, and the comments of the text.
+    fn wishes(&self, text: &[u8], facts: &Facts) -> Wishes {
+        let mut wishes = self.wishes;
+        if facts.comment {
+            let hints = hint::hints(text);
+            wishes.hint(hints.route.as_deref(), hints.consistency.as_deref());
+        }
+        wishes
     }
 
     fn route(&self, need: Need, wishes: Wishes) -> (&'static str, Reason) {
@@ -137,44 +177,6 @@ impl<'k> Explainer<'k> {
             Verdict::NoPrimary | Verdict::NoReplica => ("primary", Reason::NoReplica),
         }
     }
-}
-
-/// What a string that begins a unit of work needs.
-fn need(facts: &Facts) -> Need {
-    match (facts.class, facts.transaction) {
-        (Class::Read, _) => Need::Read,
-        // A standby refuses SERIALIZABLE.
-        (Class::Begin, Some(TxControl::Begin(modes)))
-            if modes.read_only == Some(true)
-                && modes.isolation != Some(Isolation::Serializable) =>
-        {
-            Need::ReadOnlyTransaction
-        }
-        _ => Need::Primary(Reason::Statement(facts.reason)),
-    }
-}
-
-/// What the comments of the text wish for it.
-fn wishes(text: &[u8], facts: &Facts) -> Wishes {
-    let mut wishes = Wishes {
-        route: RouteTo::Auto,
-        consistency: Consistency::Session,
-        by_comment: false,
-    };
-    if !facts.comment {
-        return wishes;
-    }
-    let hints = hint::hints(text);
-    let word = |wish: Option<&[u8]>| str::from_utf8(wish?).ok().map(str::to_ascii_lowercase);
-    if let Some(route) = word(hints.route.as_deref()).and_then(|it| RouteTo::from_word(&it)) {
-        wishes.route = route;
-        wishes.by_comment = true;
-    }
-    let consistency = word(hints.consistency.as_deref());
-    if let Some(consistency) = consistency.and_then(|it| Consistency::from_word(&it)) {
-        wishes.consistency = consistency;
-    }
-    wishes
 }
 
 // ── One, for people ──────────────────────────────────────────────────────────────────────────
@@ -257,7 +259,8 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> String {
-        let explainer = Explainer::new(Env::default());
+        let known = Known::default();
+        let explainer = Explainer::new(&known);
         let explanation = explainer.explain(text.as_bytes());
         let (class, target) = (explanation.class.code(), explanation.target);
         format!("{class} {target} {}", explanation.reason.code())
@@ -268,7 +271,7 @@ mod tests {
         for (text, expected) in [
             ("SELECT 1", "read replica proved_read"),
             ("SELECT nextval('s')", "write primary sequence_function"),
-            ("", "empty primary no_statement"),
+            ("", "empty replica no_statement"),
             ("BEGIN", "begin primary transaction_control"),
             ("BEGIN READ ONLY", "begin replica read_only_transaction"),
             (
@@ -280,7 +283,7 @@ mod tests {
                 "write primary mixed_statements",
             ),
             ("COMMIT", "transaction primary transaction_control"),
-            ("SET work_mem = '1MB'", "set primary setting"),
+            ("SET work_mem = '1MB'", "set replica setting"),
             ("EXECUTE q", "execute primary prepared_statement"),
             ("LISTEN c", "session primary session_statement"),
             ("SELECT 'x", "unknown primary unterminated"),
@@ -302,10 +305,9 @@ mod tests {
 
     #[test]
     fn a_line_of_any_length_costs_itself_only() {
-        let explainer = Explainer::new(Env {
-            max_len: 10,
-            ..Env::default()
-        });
+        let known = Known::default();
+        let mut explainer = Explainer::new(&known);
+        explainer.env.max_len = 10;
         let fits = format!("\"{}\"\r\n", "\\u0061".repeat(10));
         let long = format!("\"{}\"\n", "a".repeat(63));
         let input = format!("{fits}{long}{}\"TABLE t\"", long.repeat(3));
