@@ -274,6 +274,8 @@ impl Routing {
         let primary = self.watch.topology.primary();
         if settings.shadow {
             decision.host = primary.unwrap_or(0);
+            // It does not visit the host that was decided, nor shall a later read believe so.
+            decision.visit = None;
         }
         let is_primary = primary == Some(decision.host);
         session.set_place(if is_primary {
