@@ -471,7 +471,9 @@ impl Wished {
 fn read_hints(hints: &Hints, wishes: &mut Wishes, freshness: &mut Freshness) {
     wishes.hint(hints.route.as_deref(), hints.consistency.as_deref());
     if let Some(token) = &hints.token {
-        freshness.token = Some(Token::read(token));
+        let token = Token::read(token);
+        let own = freshness.token;
+        freshness.token = Some(own.map_or(token, |own| own.joined(token)));
     }
 }
 

@@ -33,17 +33,32 @@ pub struct Token {
 const VERSION: &str = "1";
 
 impl Token {
+    /// As fresh as both: where they are of different histories, only the primary is.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        if self.history != other.history {
+            return Self::BEYOND_ALL;
+        }
+        Self {
+            position: self.position.max(other.position),
+            ..self
+        }
+    }
+
+    /// Nothing is as fresh as that.
+    const BEYOND_ALL: Self = Self {
+        history: History {
+            system: 0,
+            timeline: 0,
+            started: 0,
+        },
+        position: Lsn(u64::MAX),
+    };
+
     /// Reads a token. What is none is one that nothing is fresh enough for but the primary: whoever
     /// hands it on must not get older data for that.
     pub fn read(text: &[u8]) -> Self {
-        Self::parse(text).unwrap_or(Self {
-            history: History {
-                system: 0,
-                timeline: 0,
-                started: 0,
-            },
-            position: Lsn(u64::MAX),
-        })
+        Self::parse(text).unwrap_or(Self::BEYOND_ALL)
     }
 
     /// Reads a token; `None` if it is none.
