@@ -291,6 +291,9 @@ impl Pooler {
                 .is_none_or(|database| database.is_fallback);
             is_fallback && pool.unused_for(now) >= limit
         });
+        let clusters = self.pools.clusters();
+        let is_used = |name: &str| clusters.iter().any(|it| *it.name.database == *name);
+        self.watches.forget_unused(is_used, now);
     }
 
     /// What has to be done from time to time, until the future is dropped.

@@ -1,10 +1,13 @@
 //! One watch for each database that has several servers, and the monitor that keeps it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use hashbrown::HashMap;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -33,7 +36,13 @@ struct Watched {
     watch: Arc<Watch>,
     /// What the monitor goes by; it ends when this is dropped.
     plan: watch::Sender<Arc<Plan>>,
+    /// Since when nobody has had pools of it.
+    unused_since: Option<Instant>,
 }
+
+/// So long a database is watched that nobody has pools of: one that is about to get them must not lose
+/// its monitor.
+const LINGER: Duration = Duration::from_secs(60);
 
 impl Watches {
     /// Nothing is watched yet.
@@ -80,6 +89,7 @@ impl Watches {
             servers,
             watch: Arc::clone(&watch),
             plan,
+            unused_since: None,
         };
         watches.insert(name, watched);
         Some(watch)
@@ -98,6 +108,18 @@ impl Watches {
                 settings: Arc::clone(settings),
             }));
         }
+    }
+
+    /// Stops watching what nobody has had pools of for a while.
+    pub fn forget_unused(&self, is_used: impl Fn(&str) -> bool, now: Instant) {
+        self.lock().retain(|name, watched| {
+            if is_used(name) {
+                watched.unused_since = None;
+                return true;
+            }
+            let since = *watched.unused_since.get_or_insert(now);
+            now.duration_since(since) < LINGER
+        });
     }
 
     /// Nothing is watched any more that the configuration does not have.
