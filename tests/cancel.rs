@@ -29,6 +29,8 @@ impl Single {
             pooler: Pgweir::builder(postgres())
                 .pgweir("workers", "1")
                 .pool_size(pool_size)
+                // Nothing here is to be ended by a lack of patience.
+                .pool("server_recovery_timeout", "\"600s\"")
                 .start(),
             database: database(),
         }

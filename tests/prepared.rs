@@ -567,6 +567,19 @@ fn what_a_text_means_is_decided_by_its_own_clients_settings() {
             one.terminate();
             two.terminate();
         }
+        // Prepared under other settings than those under which another server has to read it.
+        let mut changes = seats.client();
+        changes.run(sets_one);
+        prepare(&mut changes, "s", text);
+        changes.run(sets_two);
+        seats.switch();
+        run(&mut changes, "s", &[]);
+        let mut first = seats.client();
+        first.run(sets_one);
+        prepare(&mut first, "s", text);
+        assert_eq!(run(&mut first, "s", &[]), row(one_value), "{text}");
+        first.terminate();
+        changes.terminate();
         // SET LOCAL, and somebody who comes later with settings of his own.
         let mut local = seats.client();
         let sets = sets_two.replace("SET ", "SET LOCAL ");

@@ -290,13 +290,19 @@ async fn a_statement_of_a_megabyte_is_prepared_by_name() {
     client.send(&execute).await;
     assert_eq!(client.answers().await, ["2", &length, "C SELECT 1", "Z I"]);
 
-    client.send(&wire::head(b'P', 17 * MEGABYTE)).await;
-    client.send(b"too_long\0").await;
-    let told = client.error().await;
-    assert_eq!(
-        (told.code(), told.severity()),
-        ("54000", "FATAL"),
-        "{told:?}"
-    );
-    assert_eq!(client.answer().await, "closed");
+    // Too long: that is told at once, also while something else runs.
+    for before in [Vec::new(), wire::query("SELECT pg_sleep(600)")] {
+        let mut client = weighed.client().await;
+        let head = wire::head(b'P', 17 * MEGABYTE);
+        client
+            .send(&[&before[..], &head, b"too_long\0"].concat())
+            .await;
+        let told = client.error().await;
+        assert_eq!(
+            (told.code(), told.severity()),
+            ("54000", "FATAL"),
+            "{told:?}"
+        );
+        assert_eq!(client.answer().await, "closed");
+    }
 }
