@@ -1,0 +1,121 @@
+//! What others want of a client, and what time does to it.
+
+use std::task::Context;
+
+use tokio::time::Instant;
+
+use super::{Ended, Relay};
+use crate::{
+    client::{
+        error::{Cause, Failure},
+        time_limits::{self, Activity, Doing, Limit},
+    },
+    pool::{CheckoutError, Signal},
+    protocol::backend::TransactionStatus,
+};
+
+impl Relay {
+    pub(super) fn on_signals(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        let signals = self.record.take_signals();
+        if signals.contains(Signal::Kill) {
+            return Err(Ended::failed(Failure::new(Cause::Killed)));
+        }
+        if signals.contains(Signal::Drain) {
+            self.drain = true;
+        }
+        if signals.contains(Signal::Cancel) {
+            self.cancel(cx)?;
+        }
+        if signals.contains(Signal::Deadline) {
+            self.on_deadline(cx)?;
+        }
+        Ok(())
+    }
+
+    /// Cancels what the client is waiting for: its place in the queue, or what its server runs.
+    pub(super) fn cancel(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        if self.is_waiting() {
+            self.leave_queue();
+            return self.refuse(cx, &Failure::checkout(&CheckoutError::Canceled));
+        }
+        if let Some(server) = &mut self.server
+            && !server.state.pipeline.is_empty()
+            && server.fence.is_down()
+        {
+            let under_way = server.fence.raise();
+            let target = server.cancel.clone();
+            let id = server.record.id;
+            self.worker.tasks.spawn(async move {
+                if let Err(error) = target.cancel().await {
+                    let reason = crate::pool::describe(&error);
+                    tracing::warn!(server = id, reason, "cancel request failed");
+                }
+                drop(under_way);
+            });
+        }
+        Ok(())
+    }
+
+    /// What the client does, as far as limits tell it apart.
+    pub(super) fn doing(&self) -> Doing {
+        match &self.server {
+            None => Doing::Idle,
+            Some(server) if !server.state.pipeline.is_empty() => Doing::Running,
+            Some(server) if self.session.is_busy(&server.state) => Doing::Between,
+            Some(_) => Doing::Idle,
+        }
+    }
+
+    /// Notices what the client does now. Costs no clock call where no limit is set.
+    pub(super) fn watch_time(&mut self) {
+        if self.is_waiting() || !time_limits::has_limits(&self.settings) {
+            return;
+        }
+        let (doing, answered) = (self.doing(), self.session.answered());
+        if self.activity.is(doing, answered) {
+            return;
+        }
+        let status = self.server.as_ref().map(|server| server.state.status);
+        let in_block = status.is_some_and(|status| status != TransactionStatus::Idle);
+        let now = Instant::now();
+        self.activity.turn(doing, answered, in_block, now);
+        self.set_deadline(now);
+    }
+
+    /// The client begins something now.
+    pub(super) fn turn_to(&mut self, doing: Doing, now: Instant) {
+        self.activity = Activity::new(doing, now);
+        self.set_deadline(now);
+    }
+
+    pub(super) fn set_deadline(&self, now: Instant) {
+        let next = self.activity.next(&self.settings);
+        let due = next.map(|limit| {
+            let left = limit.due.saturating_duration_since(now);
+            self.worker.clients.after(left)
+        });
+        self.record.set_deadline(due);
+    }
+
+    pub(super) fn on_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        let now = Instant::now();
+        let next = self.activity.next(&self.settings);
+        let Some(Limit { after, cause, .. }) = next.filter(|limit| limit.due <= now) else {
+            // The client has gone on since the signal was sent.
+            self.set_deadline(now);
+            return Ok(());
+        };
+        match cause {
+            Cause::WaitNotice => {
+                self.activity.notify();
+                self.set_deadline(now);
+                self.send_to_client(cx, &Failure::timeout(cause, after).notice())
+            }
+            Cause::QueryWait => {
+                self.leave_queue();
+                self.refuse(cx, &Failure::timeout(cause, after))
+            }
+            _ => Err(Ended::failed(Failure::timeout(cause, after))),
+        }
+    }
+}

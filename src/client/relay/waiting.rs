@@ -1,0 +1,176 @@
+//! Getting a server: whose it has to be, and the wait for it.
+//!
+//! A client that wants a server is either undecided (which host serves its unit is not known yet, or
+//! nobody can) or in one pool's queue. Whatever it sends meanwhile is kept. Here too is what becomes of a
+//! unit whose server has failed it: somebody else runs it, if its client has heard nothing of it.
+
+use std::{
+    sync::atomic::Ordering,
+    task::{Context, Poll},
+};
+
+use tokio::time::Instant;
+
+use super::{Ended, Phase, Relay};
+use crate::{
+    client::{error::Failure, routing::Choice, time_limits::Doing},
+    pool::{CheckoutError, ClientState, Pool},
+};
+
+impl Relay {
+    /// Chooses whose server the unit gets that `data` begins with; `false` if that has to wait, or if it
+    /// gets none: then [`Relay::pump_undecided`] goes on with it.
+    pub(super) fn choose_pool(&mut self, cx: &Context<'_>, data: &[u8], now: Instant) -> bool {
+        let Some(routing) = &mut self.routing else {
+            return true;
+        };
+        match routing.choose(&mut self.session, data, &self.settings, now) {
+            Choice::Go(pool) => {
+                self.pool = pool;
+                if self.phase == Phase::Undecided {
+                    self.phase = Phase::Idle;
+                }
+                true
+            }
+            Choice::Wait => {
+                routing.watch().wait(cx.waker());
+                self.begin_wait(Phase::Undecided, now);
+                false
+            }
+            Choice::Nobody(nobody) => {
+                self.begin_wait(Phase::Undecided, now);
+                self.nobody = Some(nobody);
+                false
+            }
+        }
+    }
+
+    /// Goes on with a unit of which it was not known whose server it gets.
+    pub(super) fn pump_undecided(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.phase != Phase::Undecided {
+            return Ok(false);
+        }
+        if let Some(nobody) = self.nobody.take() {
+            self.refuse(cx, &Failure::nobody(nobody))?;
+            return Ok(true);
+        }
+        self.take_received(cx)?;
+        Ok(self.phase != Phase::Undecided || self.nobody.is_some())
+    }
+
+    pub(super) fn is_at_stake(&self) -> bool {
+        self.server
+            .as_ref()
+            .is_some_and(|server| server.state.stake.is_on())
+    }
+
+    /// The unit has failed where it is, and its client has heard nothing of it: somebody else runs it.
+    pub(super) fn run_elsewhere(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_refusal: bool,
+    ) -> Result<(), Ended> {
+        let (Some(mut server), Some(routing)) = (self.server.take(), &mut self.routing) else {
+            return Ok(());
+        };
+        let unit = self.session.take_back_stake(&mut server.state);
+        if is_refusal {
+            self.session.learn_refusal(&unit);
+        } else {
+            routing.on_lost();
+        }
+        routing.on_failure();
+        self.phase = Phase::Idle;
+        self.record.set_state(ClientState::Idle);
+        self.record.server.store(0, Ordering::Relaxed);
+        self.pool.discard(server);
+        let behind = std::mem::replace(&mut self.received, unit);
+        self.received.extend_from_slice(&behind);
+        self.take_received(cx)
+    }
+
+    /// No connection can be made to the server that was chosen.
+    pub(super) fn on_no_connection(
+        &mut self,
+        cx: &mut Context<'_>,
+        error: &CheckoutError,
+    ) -> Result<(), Ended> {
+        match &mut self.routing {
+            Some(routing) if routing.may_try_elsewhere() => {
+                routing.on_lost();
+                routing.on_failure();
+                self.phase = Phase::Undecided;
+                self.take_received(cx)
+            }
+            _ => self.refuse(cx, &Failure::checkout(error)),
+        }
+    }
+
+    pub(super) fn enter_queue(&mut self, cx: &mut Context<'_>) {
+        let ticket = self.ticket.get_or_insert_default();
+        let since = Instant::now();
+        self.pool.wait(ticket, cx.waker(), since);
+        self.begin_wait(Phase::Waiting { since }, since);
+    }
+
+    pub(super) fn begin_wait(&mut self, phase: Phase, since: Instant) {
+        let is_new = !self.is_waiting();
+        self.phase = phase;
+        if is_new {
+            self.record.set_state(ClientState::Waiting);
+            self.record
+                .requested_at
+                .store(self.worker.clients.now(), Ordering::Relaxed);
+            self.turn_to(Doing::Waiting { notified: false }, since);
+        }
+    }
+
+    pub(super) fn leave_queue(&mut self) {
+        if let (Phase::Waiting { .. }, Some(ticket)) = (self.phase, &self.ticket) {
+            self.pool.give_up(ticket);
+        }
+        if self.is_waiting() {
+            self.phase = Phase::Idle;
+            self.record.set_state(ClientState::Idle);
+            if let Some(routing) = &mut self.routing {
+                routing.on_give_up();
+            }
+        }
+    }
+
+    pub(super) fn pump_queue(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let (Phase::Waiting { since }, Some(ticket)) = (self.phase, &self.ticket) else {
+            return Ok(false);
+        };
+        match Pool::poll_wait(ticket, cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(server)) => {
+                self.attach(server, since, Instant::now())?;
+                self.take_received(cx)?;
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => {
+                self.on_no_connection(cx, &error)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Tells the client that it gets no server for what it asked.
+    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, failure: &Failure) -> Result<(), Ended> {
+        self.phase = Phase::Idle;
+        self.record.set_state(ClientState::Idle);
+        self.turn_to(Doing::Idle, Instant::now());
+        failure.log(&self.record);
+        let kept = std::mem::take(&mut self.received);
+        let mut answers = Vec::new();
+        let done = self
+            .session
+            .refuse(&kept, self.max_packet_size, &failure.report(), &mut answers)
+            .map_err(|violation| Ended::failed(Failure::violation(&violation)))?;
+        self.send_to_client(cx, &answers)?;
+        self.received = kept;
+        self.received.drain(..done);
+        self.take_received(cx)
+    }
+}
