@@ -387,7 +387,6 @@ fn a_write_is_found_on_every_replica_that_is_said_to_have_it() {
         [0, 1, 2].map(|host| Raw::connect(address(&stage.cluster.nodes()[host]), "postgres"));
     primary.run("CREATE TABLE rounds (id int)");
     let mut id = 0;
-    let mut ahead = 0;
     for commit in ["on", "off"] {
         primary.run(&format!("SET synchronous_commit = {commit}"));
         for _ in 0..300 {
@@ -396,7 +395,6 @@ fn a_write_is_found_on_every_replica_that_is_said_to_have_it() {
             let poll = stage.topology().polls.next();
             stage.watch.want(poll);
             let mut left = vec![(1, &mut one), (2, &mut other)];
-            ahead += usize::from(stage.topology().position(poll).is_none());
             while !left.is_empty() {
                 let position = stage.topology().position(poll);
                 left.retain_mut(|(host, client)| {
@@ -411,7 +409,6 @@ fn a_write_is_found_on_every_replica_that_is_said_to_have_it() {
             }
         }
     }
-    assert!(ahead > 500, "the poll of a write is one that is sent later");
     stage.stop();
 }
 

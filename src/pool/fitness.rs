@@ -20,6 +20,8 @@ use crate::{
 
 /// Positions of the primary that a standby has yet to reach, at most.
 const SAMPLES: usize = 32;
+/// They are apart by this part of the time that they span, at least.
+const MAX_PART: u32 = 16;
 /// An absence that is shorter leaves its caches warm, and does not make it start slowly.
 const BRIEF: Duration = Duration::from_secs(1);
 /// The share with which a slow start begins, in thousandths.
@@ -40,7 +42,8 @@ pub struct Lag {
 #[derive(Debug, Default)]
 pub struct Fitness {
     replayed: Lsn,
-    primary: Lsn,
+    /// Where the primary was last, and when.
+    primary: Option<(Lsn, Instant)>,
     /// When the primary was at the newest position that this one has reached.
     reached: Option<Instant>,
     /// Where the primary was at what times, as far as this one has not got there: oldest first.
@@ -63,26 +66,35 @@ impl Fitness {
 
     /// The primary was at `position` when `now` was taken, or later.
     pub fn on_primary(&mut self, position: Lsn, now: Instant) {
-        self.primary = position;
+        self.primary = Some((position, now));
         if self.replayed >= position {
             self.on_reached(now);
             return;
         }
+        let first = self.ahead.front().map_or(now, |(_, first)| *first);
         if self.ahead.len() == SAMPLES {
-            // The oldest one stays, for it says since when.
-            let mut is_odd = false;
+            // The oldest one stays, for it says since when. From now on they come further apart.
+            let mut is_even = false;
             self.ahead.retain(|_| {
-                is_odd = !is_odd;
-                is_odd
+                is_even = !is_even;
+                is_even
             });
         }
-        self.ahead.push_back((position, now));
+        let span = now.saturating_duration_since(first);
+        let last = self.ahead.back().map(|(_, last)| *last);
+        let gap = last.map(|last| now.saturating_duration_since(last));
+        if gap.is_none_or(|gap| gap >= span / MAX_PART) {
+            self.ahead.push_back((position, now));
+        }
     }
 
     /// It has replayed up to `position`.
     pub fn on_replayed(&mut self, position: Lsn) {
         self.replayed = position;
         while let Some((_, then)) = self.ahead.pop_front_if(|(there, _)| *there <= position) {
+            self.on_reached(then);
+        }
+        if let Some((_, then)) = self.primary.filter(|(there, _)| *there <= position) {
             self.on_reached(then);
         }
     }
@@ -99,21 +111,23 @@ impl Fitness {
     /// Positions of another history mean nothing.
     pub fn forget_positions(&mut self) {
         self.replayed = Lsn::default();
-        self.primary = Lsn::default();
+        self.primary = None;
         self.reached = None;
         self.ahead.clear();
     }
 
     /// How far it is behind.
     pub fn lag(&self, now: Instant) -> Lag {
-        let Some((_, since)) = self.ahead.front() else {
+        let newest = self.primary.filter(|(there, _)| self.replayed < *there);
+        let Some((primary, newest)) = newest else {
             return Lag::default();
         };
-        let least = now.saturating_duration_since(*since);
+        let since = self.ahead.front().map_or(newest, |(_, since)| *since);
+        let least = now.saturating_duration_since(since);
         let said = self.delay.unwrap_or_default().max(least);
         let most = self.reached.map(|then| now.saturating_duration_since(then));
         Lag {
-            bytes: self.replayed.behind(self.primary),
+            bytes: self.replayed.behind(primary),
             age: most.map_or(said, |most| said.min(most)),
         }
     }

@@ -38,7 +38,7 @@ pub struct Facts {
 }
 
 /// What held until now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Before {
     /// Who took writes.
     pub primary: Option<HostId>,

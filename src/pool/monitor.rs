@@ -18,6 +18,8 @@
 
 mod catalog;
 mod desk;
+mod file;
+mod news;
 mod pace;
 mod probe;
 

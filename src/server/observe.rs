@@ -244,7 +244,3 @@ fn number<T: std::str::FromStr>(
     let number = text.map(str::parse).transpose();
     number.map_err(|_| ObserveError::Answer(what))
 }
-
-#[cfg(test)]
-#[path = "observe_tests.rs"]
-mod tests;

@@ -9,24 +9,22 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     catalog::Occasion,
-    pace::Pace,
+    file::File,
+    news,
     probe::{Finding, Question, Report},
 };
 use crate::{
     config::{PoolSettings, PrimaryReads},
     pool::{
         Watch,
-        fitness::Fitness,
         health::{self, Before, Contact, Facts, Ruling, Standing},
     },
-    route::{Host, HostId, HostState, Lsn, Poll},
-    server::observe::{Identity, Position, Sight},
+    route::{HostId, HostState, Lsn, Poll},
+    server::observe::{Position, Sight},
 };
 
-/// Between two looks at each server while there is no primary: somebody may just be promoted.
+/// Between two looks at each server while nobody takes writes: somebody may just be promoted.
 const SEARCH: Duration = Duration::from_millis(250);
-/// Between two looks because of clients' doubts, which come by the hundred.
-const SUSPECT: Duration = Duration::from_millis(20);
 /// In so many steps a share grows back.
 const STEPS: u32 = 50;
 
@@ -36,44 +34,16 @@ pub(super) struct Desk {
     watch: Arc<Watch>,
     settings: Arc<PoolSettings>,
     files: Vec<File>,
-    /// Where the primary was at the last poll, in the present history.
+    /// What was last ruled; `None` when something has changed since.
+    ruling: Option<Ruling>,
+    /// What a dispute was last about; nothing where there is none.
+    dispute: Vec<Standing>,
+    /// Where the primary was at the last poll of the present history.
     target: Option<Lsn>,
-    /// The history has begun anew: nothing is known until its first poll.
+    /// The primary was found, or found again: positions of before count no more.
     is_blank: bool,
-    is_disputed: bool,
     /// Something was found out that is not told yet.
     is_news: bool,
-}
-
-/// What is known of one server.
-struct File {
-    questions: mpsc::UnboundedSender<Question>,
-    contact: Contact,
-    link: u64,
-    /// A question is under way.
-    is_asked: bool,
-    looked: Option<Instant>,
-    pace: Pace,
-    replayed: Lsn,
-    fitness: Fitness,
-    suspicion: Suspicion,
-    /// The doubts that were heeded are counted in it.
-    incarnation: u32,
-    /// When it was last started.
-    started: Option<u64>,
-    /// Why there is no connection.
-    lost: String,
-    /// What is published.
-    state: HostState,
-}
-
-/// Whether clients have complained since it was last looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Suspicion {
-    None,
-    Raised,
-    /// A look is under way.
-    Asked,
 }
 
 impl Desk {
@@ -90,9 +60,10 @@ impl Desk {
             files: files.collect(),
             watch,
             settings,
+            ruling: None,
+            dispute: Vec::new(),
             target: None,
             is_blank: true,
-            is_disputed: false,
             is_news: false,
         }
     }
@@ -107,15 +78,9 @@ impl Desk {
     pub(super) fn heed_doubts(&mut self, now: Instant) {
         for (host, file) in self.watch.topology.hosts().iter().zip(&mut self.files) {
             let incarnation = host.incarnation();
-            if incarnation == file.incarnation {
-                continue;
+            if incarnation != file.incarnation {
+                file.on_doubt(incarnation, now, &self.settings);
             }
-            file.incarnation = incarnation;
-            // One event fails many clients: it counts once, until the server has been looked at.
-            if file.suspicion == Suspicion::None && matches!(file.contact, Contact::Met(_)) {
-                file.fitness.on_failure(now, &self.settings);
-            }
-            file.suspicion = Suspicion::Raised;
         }
     }
 
@@ -133,68 +98,38 @@ impl Desk {
         file.is_asked = false;
         match finding {
             Finding::Met(sight) => {
-                file.link = link;
-                let is_restarted = file.started.is_some_and(|it| it != sight.identity.started);
-                if is_restarted {
-                    file.fitness.on_restart();
-                }
-                file.started = Some(sight.identity.started);
-                if self.watch.topology.primary() == Some(host) {
-                    // It may have lost what was not on disk, whether it tells of a restart or not.
-                    self.is_blank = true;
-                }
+                file.on_met(link, sight.identity.started);
+                // It may have lost what was not on disk, whether it tells of a restart or not.
+                self.is_blank |= self.watch.topology.primary() == Some(host);
                 self.on_sight(host, sight, None, now);
             }
             Finding::Looked(sight, poll) => self.on_sight(host, sight, poll, now),
             Finding::Moved(position, poll) => self.on_position(host, position, poll, now),
-            Finding::Lost(why) => self.on_lost(host, why, now),
+            Finding::Lost(why) => {
+                tracing::debug!(database = %self.database, host, why, "no connection for watching");
+                let to = &self.watch.topology.hosts()[host];
+                file.on_lost(why, to, now, &self.settings);
+                self.ruling = None;
+            }
         }
     }
 
     fn on_sight(&mut self, host: HostId, sight: Sight, poll: Option<Poll>, now: Instant) {
-        let Sight {
-            mut identity,
-            position,
-            delay,
-        } = sight;
-        let file = &mut self.files[host];
-        if let Contact::Met(known) = file.contact {
-            // What a standby tells of its timeline may be forgotten, but not undone.
-            let is_same = (known.system, known.started) == (identity.system, identity.started);
-            if is_same && known.in_recovery == identity.in_recovery {
-                identity.timeline = identity.timeline.max(known.timeline);
-            }
+        if self.files[host].on_sight(&sight, now, &self.settings) {
+            self.ruling = None;
         }
-        file.contact = Contact::Met(identity);
-        file.looked = Some(now);
-        file.lost.clear();
-        file.fitness.on_delay(delay);
-        if file.suspicion == Suspicion::Asked {
-            file.suspicion = Suspicion::None;
-        } else {
-            file.fitness.on_success(now, &self.settings);
-        }
-        self.on_position(host, position, poll, now);
+        self.on_position(host, sight.position, poll, now);
     }
 
     fn on_position(&mut self, host: HostId, position: Position, poll: Option<Poll>, now: Instant) {
-        let Some(lsn) = position.lsn.map(Lsn) else {
-            return;
-        };
-        if !position.in_recovery {
-            self.on_insert(host, lsn, poll, now);
-            return;
+        match (position.in_recovery, position.lsn) {
+            (_, None) => {}
+            (true, Some(lsn)) => {
+                let target = self.target;
+                self.is_news |= self.files[host].on_replayed(Lsn(lsn), target, now);
+            }
+            (false, Some(lsn)) => self.on_insert(host, Lsn(lsn), poll, now),
         }
-        let file = &mut self.files[host];
-        let is_there = self.target.is_none_or(|target| lsn >= target);
-        if is_there || lsn > file.replayed {
-            file.pace.on_moved();
-        } else {
-            file.pace.on_still(now);
-        }
-        self.is_news |= lsn > file.replayed;
-        file.replayed = lsn;
-        file.fitness.on_replayed(lsn);
     }
 
     /// The primary was asked for its position at that poll.
@@ -218,30 +153,12 @@ impl Desk {
         }
     }
 
-    fn on_lost(&mut self, host: HostId, why: String, now: Instant) {
-        let file = &mut self.files[host];
-        tracing::debug!(database = %self.database, host, why, "no connection for watching");
-        file.lost = why;
-        file.contact = match file.contact {
-            Contact::Met(identity) => {
-                file.fitness.on_failure(now, &self.settings);
-                file.fitness.forget_positions();
-                file.replayed = Lsn::default();
-                let doubted = &self.watch.topology.hosts()[host];
-                doubted.doubt();
-                file.incarnation = doubted.incarnation();
-                Contact::Broken(identity)
-            }
-            _ => Contact::Lost,
-        };
-    }
-
     // ── What goes out ────────────────────────────────────────────────────────────────────────
 
     /// On what occasion the catalogue is to be read.
     pub(super) fn occasion(&self) -> Occasion {
         let primary = self.watch.topology.primary();
-        let met = primary.filter(|host| matches!(self.files[*host].contact, Contact::Met(_)));
+        let met = primary.filter(|host| self.files[*host].is_met());
         Occasion {
             primary: met.map(|host| (host, self.files[host].link)),
             changes: self.watch.schema_changes(),
@@ -250,32 +167,38 @@ impl Desk {
 
     /// Says in the topology what is known now; answers whether there is any news for those who wait.
     pub(super) fn publish(&mut self, now: Instant) -> bool {
-        let ruling = self.judge();
+        let ruling = self.ruling.take().unwrap_or_else(|| self.judge());
         let states = self.states(&ruling, now);
-        let topology = &self.watch.topology;
-        let before = topology.primary();
-        self.is_news |= before != ruling.primary;
         let serves = |state| matches!(state, HostState::Replica | HostState::Primary);
-        for (host, state) in states.iter().enumerate().filter(|(_, it)| !serves(**it)) {
-            self.set_state(host, *state, &ruling);
+        for (file, to) in self.files.iter().zip(self.watch.topology.hosts()) {
+            file.publish_lag(to, now);
         }
-        self.is_blank |= before != ruling.primary;
+        // Who serves no more is told first, and what was known of the primary is made void before
+        // another one is.
+        self.set_states(&ruling, &states, |state| !serves(state));
+        let before = self.before();
+        self.is_blank |= before.primary != ruling.primary;
         self.begin_history(&ruling);
         let topology = &self.watch.topology;
         topology.set_primary(ruling.primary);
-        for (host, state) in states.iter().enumerate() {
-            let (file, to) = (&mut self.files[host], &topology.hosts()[host]);
-            publish_position(file, to, ruling.standings[host], now);
-            if *state == HostState::Replica {
-                to.set_share(file.fitness.share(now, &self.settings));
-            } else if matches!(state, HostState::Down | HostState::Ejected) {
-                file.fitness.on_away(now);
-            }
+        for (host, file) in self.files.iter_mut().enumerate() {
+            let what = (ruling.standings[host], states[host]);
+            file.publish(&topology.hosts()[host], what, now, &self.settings);
         }
-        for (host, state) in states.iter().enumerate().filter(|(_, it)| serves(**it)) {
-            self.set_state(host, *state, &ruling);
+        self.set_states(&ruling, &states, serves);
+        let topology = &self.watch.topology;
+        if before.primary != ruling.primary {
+            self.is_news = true;
+            news::on_primary(&self.database, topology, before.primary);
         }
-        self.report_primary(before, &ruling);
+        if !ruling.is_disputed {
+            self.dispute.clear();
+        } else if self.dispute != ruling.standings {
+            news::on_dispute(&self.database, topology, &ruling);
+            self.dispute.clone_from(&ruling.standings);
+        }
+        // Whoever rules, rules from what holds now.
+        self.ruling = (before == self.before()).then_some(ruling);
         std::mem::take(&mut self.is_news)
     }
 
@@ -286,11 +209,15 @@ impl Desk {
             role: host.role,
             contact: file.contact,
         });
-        let before = Before {
+        health::judge(&facts.collect::<Vec<_>>(), self.before())
+    }
+
+    fn before(&self) -> Before {
+        let topology = &self.watch.topology;
+        Before {
             primary: topology.primary(),
             history: topology.history(),
-        };
-        health::judge(&facts.collect::<Vec<_>>(), before)
+        }
     }
 
     fn states(&mut self, ruling: &Ruling, now: Instant) -> Vec<HostState> {
@@ -307,7 +234,7 @@ impl Desk {
                 Standing::Standby => file.state_of_standby(has_primary, now, settings),
             })
             .collect();
-        // Where the primary serves no reads, the last one to fail is better than none.
+        // Where the primary serves no reads, the best of those left out is better than none.
         let is_served = states.contains(&HostState::Replica);
         if settings.primary_reads == PrimaryReads::Never && !is_served {
             let ejected = (0..states.len()).filter(|host| states[*host] == HostState::Ejected);
@@ -319,23 +246,37 @@ impl Desk {
         states
     }
 
+    fn set_states(
+        &mut self,
+        ruling: &Ruling,
+        states: &[HostState],
+        which: impl Fn(HostState) -> bool,
+    ) {
+        for (host, file) in self.files.iter_mut().enumerate() {
+            let state = states[host];
+            if !which(state) {
+                continue;
+            }
+            let to = &self.watch.topology.hosts()[host];
+            // Always, for a client's doubt may have changed it.
+            to.set_state(state);
+            let from = std::mem::replace(&mut file.state, state);
+            if from != state {
+                self.is_news = true;
+                let standing = ruling.standings[host];
+                news::on_state(&self.database, to, (from, state), standing, &file.lost);
+            }
+        }
+    }
+
     /// What was found before means nothing to a primary that has just been found, or found again.
     fn begin_history(&mut self, ruling: &Ruling) {
         let topology = &self.watch.topology;
-        let is_other = topology.history() != ruling.history;
-        let is_met = ruling
-            .primary
-            .is_some_and(|host| matches!(self.files[host].contact, Contact::Met(_)));
-        if !is_other && !(self.is_blank && is_met) {
-            return;
-        }
-        if is_other {
-            ruling
-                .history
-                .into_iter()
-                .for_each(|it| topology.set_history(it));
-        } else {
-            topology.polls.begin_history();
+        let is_met = ruling.primary.is_some_and(|host| self.files[host].is_met());
+        match ruling.history.filter(|it| topology.history() != Some(*it)) {
+            Some(history) => topology.set_history(history),
+            None if self.is_blank && is_met => topology.polls.begin_history(),
+            None => return,
         }
         self.is_blank = !is_met;
         self.target = None;
@@ -347,74 +288,24 @@ impl Desk {
         }
     }
 
-    fn set_state(&mut self, host: HostId, state: HostState, ruling: &Ruling) {
-        let to = &self.watch.topology.hosts()[host];
-        to.set_state(state);
-        let file = &mut self.files[host];
-        let from = std::mem::replace(&mut file.state, state);
-        if from == state {
-            return;
-        }
-        self.is_news = true;
-        let why = match state {
-            HostState::Down => file.lost.clone(),
-            HostState::Lagging => {
-                let (bytes, micros) = to.lag();
-                let age = Duration::from_micros(micros);
-                format!("{age:?} and {bytes} bytes behind (max_lag, max_lag_bytes)")
-            }
-            HostState::Ejected => "it failed too often (ejection_failures)".to_owned(),
-            _ => ruling.standings[host].to_string(),
-        };
-        let (database, host, from, to) = (&self.database, &to.name, from.as_str(), state.as_str());
-        if matches!(state, HostState::Primary | HostState::Replica) {
-            tracing::info!(%database, %host, from, to, why, "server changes");
-        } else {
-            tracing::warn!(%database, %host, from, to, why, "server changes");
-        }
-    }
-
-    fn report_primary(&mut self, before: Option<HostId>, ruling: &Ruling) {
-        let database = &self.database;
-        let name = |host: Option<HostId>| {
-            let host = host.map(|host| &*self.watch.topology.hosts()[host].name);
-            host.unwrap_or("none").to_owned()
-        };
-        if before != ruling.primary {
-            let (from, to) = (name(before), name(ruling.primary));
-            tracing::warn!(%database, from, to, "primary changes");
-        }
-        if ruling.is_disputed && !self.is_disputed {
-            let primary = name(ruling.primary);
-            tracing::error!(
-                %database, primary,
-                "several servers take writes and none is newer than the others: \
-                 stop all but one of them, or give one role = \"primary\""
-            );
-        }
-        self.is_disputed = ruling.is_disputed;
-    }
-
     // ── What is asked ────────────────────────────────────────────────────────────────────────
 
     /// Sends the questions that are due; answers when the next one will be, or something else is to be
     /// published.
     pub(super) fn ask_around(&mut self, now: Instant, is_awaited: bool) -> Instant {
-        let mut next = now + self.settings.health_check_interval;
+        let interval = self.interval();
+        let mut next = now + interval;
         for host in 0..self.files.len() {
-            let due = self.due(host, is_awaited, now);
-            if let Some((at, question)) = due {
-                if at <= now {
-                    self.files[host].ask(question, now);
-                } else {
-                    next = next.min(at);
-                }
+            match self.due(host, interval, is_awaited, now) {
+                Some((at, question)) if at <= now => self.files[host].ask(question, now),
+                Some((at, _)) => next = next.min(at),
+                None => {}
             }
-            let file = &self.files[host];
-            if let Some(left) = file.fitness.back_in(now) {
+            let fitness = &self.files[host].fitness;
+            if let Some(left) = fitness.back_in(now) {
                 next = next.min(now + left);
             }
-            if let (true, Some(time)) = (file.fitness.is_starting(), self.settings.slow_start) {
+            if let (true, Some(time)) = (fitness.is_starting(), self.settings.slow_start) {
                 next = next.min(now + (time / STEPS).max(Duration::from_millis(1)));
             }
         }
@@ -422,7 +313,13 @@ impl Desk {
     }
 
     /// The next question for a server, and when.
-    fn due(&self, host: HostId, is_awaited: bool, now: Instant) -> Option<(Instant, Question)> {
+    fn due(
+        &self,
+        host: HostId,
+        interval: Duration,
+        is_awaited: bool,
+        now: Instant,
+    ) -> Option<(Instant, Question)> {
         let file = &self.files[host];
         let Contact::Met(identity) = file.contact else {
             return None;
@@ -439,102 +336,33 @@ impl Desk {
             is_numbered: is_primary,
             is_look,
         };
-        let look = (self.look_due(file, now), question(true));
-        let wants = if is_primary {
+        let look = (file.look_due(interval, now), question(true));
+        let is_wanted = if is_primary {
             self.target.is_none() || self.watch.wanted() > topology.polls.last_done()
         } else {
             let is_behind = self.target.is_some_and(|target| file.replayed < target);
             is_behind && matches!(file.state, HostState::Replica | HostState::Lagging)
         };
-        if !wants {
-            return Some(look);
-        }
         let poll = (file.pace.due(is_awaited, now), question(false));
-        Some(if look.0 <= poll.0 { look } else { poll })
-    }
-
-    fn look_due(&self, file: &File, now: Instant) -> Instant {
-        let Some(looked) = file.looked else {
-            return now;
-        };
-        let interval = self.settings.health_check_interval;
-        let interval = match file.suspicion {
-            Suspicion::Raised => SUSPECT,
-            _ if self.is_searching() => interval.min(SEARCH),
-            _ => interval,
-        };
-        looked + interval
-    }
-
-    /// Whether nobody is seen to take writes.
-    fn is_searching(&self) -> bool {
-        !self.files.iter().any(|file| {
-            let is_met = matches!(file.contact, Contact::Met(_));
-            is_met && file.state == HostState::Primary
+        Some(if is_wanted && poll.0 < look.0 {
+            poll
+        } else {
+            look
         })
     }
-}
 
-impl File {
-    fn new(questions: mpsc::UnboundedSender<Question>, incarnation: u32) -> Self {
-        Self {
-            questions,
-            contact: Contact::Never,
-            link: 0,
-            is_asked: false,
-            looked: None,
-            pace: Pace::default(),
-            replayed: Lsn::default(),
-            fitness: Fitness::default(),
-            suspicion: Suspicion::None,
-            incarnation,
-            started: None,
-            lost: String::new(),
-            state: HostState::Unknown,
-        }
-    }
-
-    fn ask(&mut self, question: Question, now: Instant) {
-        if question.is_look && self.suspicion == Suspicion::Raised {
-            self.suspicion = Suspicion::Asked;
-        }
-        self.pace.on_asked(now);
-        // Without a probe there is no answer either, and nothing more is asked.
-        self.is_asked = self.questions.send(question).is_ok();
-    }
-
-    fn state_of_standby(
-        &mut self,
-        has_primary: bool,
-        now: Instant,
-        settings: &PoolSettings,
-    ) -> HostState {
-        if self.suspicion != Suspicion::None {
-            return HostState::Down;
-        }
-        if has_primary {
-            self.fitness.judge_lag(now, settings);
-        }
-        if self.fitness.is_ejected(now) {
-            HostState::Ejected
-        } else if self.fitness.is_lagging() {
-            HostState::Lagging
+    /// Between two looks at a server.
+    fn interval(&self) -> Duration {
+        let interval = self.settings.health_check_interval;
+        let is_primary = |file: &File| file.is_met() && file.state == HostState::Primary;
+        if self.files.iter().any(is_primary) {
+            interval
         } else {
-            HostState::Replica
+            interval.min(SEARCH)
         }
     }
 }
 
-/// Says how far a server has come, if that compares with anything.
-fn publish_position(file: &File, to: &Host, standing: Standing, now: Instant) {
-    let identity: Option<Identity> = file.contact.identity();
-    let timeline = identity.and_then(|identity| identity.timeline);
-    to.set_timeline(timeline.unwrap_or(0));
-    let is_known = identity.as_ref().and_then(health::history_of).is_some();
-    if standing == Standing::Standby && is_known {
-        to.set_replayed(file.replayed);
-        let lag = file.fitness.lag(now);
-        let micros = u64::try_from(lag.age.as_micros()).unwrap_or(u64::MAX);
-        to.set_lag(lag.bytes, micros);
-    }
-}
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;
