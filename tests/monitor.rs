@@ -40,7 +40,7 @@ use support::{eventually, raw::Raw};
 use tokio::sync::watch;
 
 /// Nothing is looked at but on demand.
-const ON_DEMAND: &str = "health_check_interval = \"1h\"\nhealth_check_timeout = \"60s\"";
+const ON_DEMAND: &str = "health_check_interval = \"1h\"\nhealth_check_timeout = \"1h\"";
 /// What happens is noticed soon.
 const BRISK: &str = "health_check_interval = \"100ms\"\nslow_start = 0";
 

@@ -172,3 +172,24 @@ async fn questions_hold_no_nul() {
     let nul = inquiry.ask_about("a", "b", LIMIT).await;
     assert!(nul.is_ok(), "the session was not touched: {nul:?}");
 }
+
+#[tokio::test]
+async fn a_connection_that_breaks_unasked_is_noticed() {
+    let reported = b"S\0\0\0\x17in_hot_standby\0off\0";
+    let (mut inquiry, _server) = scripted(reported).await;
+    assert!(matches!(inquiry.broken().await, InquiryError::Broken(_)));
+    assert_eq!(inquiry.parameter("in_hot_standby"), Some(&b"off"[..]));
+    let after = inquiry.ask("one", LIMIT).await;
+    assert!(matches!(after, Err(InquiryError::Abandoned)));
+
+    let goodbye = &REFUSED[..REFUSED.len() - READY.len()];
+    let (mut inquiry, _server) = scripted(goodbye).await;
+    assert!(
+        matches!(inquiry.broken().await, InquiryError::Refused(refusal) if refusal.text == "nope")
+    );
+    let after = inquiry.ask("one", LIMIT).await;
+    assert!(matches!(after, Err(InquiryError::Abandoned)));
+
+    let (mut inquiry, _server) = scripted(&row(&[Some(b"unasked")])).await;
+    assert!(matches!(inquiry.broken().await, InquiryError::Broken(_)));
+}
