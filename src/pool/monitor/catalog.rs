@@ -8,17 +8,17 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout},
 };
 
 use super::Plan;
 use crate::{
-    config::PoolSettings,
     pool::Watch,
     route::HostId,
     server::{
         ConnectError, ServerLogin,
-        catalogue::{self, SurveyError},
+        catalogue::{self, Fingerprint, SurveyError},
         inquiry::Inquiry,
         observe::APPLICATION_NAME,
     },
@@ -27,6 +27,10 @@ use crate::{
 
 /// Schema changes come in rows: so long after one, the others have been made too.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// So many times as long as a reading took is the pause before the next: an application that changes the
+/// schema all the time must not keep its primary busy with us.
+const PAUSES: u32 = 10;
 
 /// What the catalogue is to be read for, when it changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +52,14 @@ enum ReadError {
     Timeout(Duration),
 }
 
+/// What was read last.
+struct Known {
+    fingerprint: Fingerprint,
+    survey: Arc<Survey>,
+    /// What the operator had declared when it was published.
+    declared: (Vec<String>, Vec<String>),
+}
+
 /// Runs until the monitor is gone.
 pub(super) async fn run(
     database: Box<str>,
@@ -62,22 +74,33 @@ pub(super) async fn run(
         let settings = &current.settings;
         let interval = settings.catalog_refresh_interval;
         let mut next = interval;
+        let began = Instant::now();
         let primary = occasion.primary.map(|(host, _)| host);
         if let Some(login) = primary.and_then(|host| current.logins.get(host)) {
             // One that takes longer than until the next is given up.
-            let read = timeout(interval, read(login, interval)).await;
+            let read = timeout(interval, read(login, interval, known.as_ref())).await;
             match read.unwrap_or(Err(ReadError::Timeout(interval))) {
-                Ok(survey) => publish(&database, &watch, settings, &survey, &mut known),
+                Ok((fingerprint, survey)) => {
+                    let (read_only, write) =
+                        (&settings.read_only_functions, &settings.write_functions);
+                    let now = Known {
+                        fingerprint,
+                        survey,
+                        declared: (read_only.clone(), write.clone()),
+                    };
+                    publish(&database, &watch, now, &mut known).await;
+                }
                 Err(error) => {
                     tracing::warn!(%database, why = super::chain(&error), "catalogue not read");
                     next = interval.min(settings.health_check_interval);
                 }
             }
         }
+        let pause = SETTLE.max(began.elapsed() * PAUSES);
         tokio::select! {
             () = sleep(next) => {}
             changed = occasions.changed() => match changed {
-                Ok(()) => sleep(SETTLE).await,
+                Ok(()) => sleep(pause).await,
                 Err(_) => return,
             },
             changed = plan.changed() => if changed.is_err() {
@@ -87,36 +110,53 @@ pub(super) async fn run(
     }
 }
 
-async fn read(login: &ServerLogin, limit: Duration) -> Result<Survey, ReadError> {
+/// What there is now; what is known, where nothing has changed.
+async fn read(
+    login: &ServerLogin,
+    limit: Duration,
+    known: Option<&Known>,
+) -> Result<(Fingerprint, Arc<Survey>), ReadError> {
     // Given up here, it need not go on there.
     let limit = format!("{}ms", limit.as_millis());
     let settings = [("statement_timeout", limit.as_str())];
     let mut inquiry = Inquiry::open(login, APPLICATION_NAME, &settings).await?;
-    Ok(catalogue::survey(&mut inquiry).await?)
+    let fingerprint = catalogue::fingerprint(&mut inquiry).await?;
+    let survey = match known.filter(|known| known.fingerprint == fingerprint) {
+        Some(known) => Arc::clone(&known.survey),
+        None => Arc::new(catalogue::survey(&mut inquiry).await?),
+    };
+    Ok((fingerprint, survey))
 }
 
-/// What a catalogue was made from.
-type Source = (u64, Vec<String>, Vec<String>);
-
-/// The same again is no news: sessions would look at their statements anew for nothing.
-fn publish(
-    database: &str,
-    watch: &Watch,
-    settings: &PoolSettings,
-    survey: &Survey,
-    known: &mut Option<Source>,
-) {
-    let (read_only, write) = (&settings.read_only_functions, &settings.write_functions);
-    let source = (survey.digest(), read_only.clone(), write.clone());
-    if known.as_ref() == Some(&source) {
+/// Makes the catalogue, which judges every function's body and so is done beside the clients' work. The
+/// same again is no news: sessions would look at their statements anew for nothing.
+async fn publish(database: &str, watch: &Watch, now: Known, known: &mut Option<Known>) {
+    let is_same = |before: &Known| {
+        before.survey.digest() == now.survey.digest() && before.declared == now.declared
+    };
+    if known.as_ref().is_some_and(is_same) {
+        *known = Some(now);
         return;
     }
-    let catalogue = Catalogue::new(watch.generation(), survey, Declared { read_only, write });
+    let survey = Arc::clone(&now.survey);
+    let (read_only, write) = now.declared.clone();
+    let generation = watch.generation();
+    let judged = spawn_blocking(move || {
+        let declared = Declared {
+            read_only: &read_only,
+            write: &write,
+        };
+        Catalogue::new(generation, &survey, declared)
+    });
+    let Ok(catalogue) = judged.await else {
+        tracing::error!(database, "catalogue not judged: this is a bug");
+        return;
+    };
     if let Some(why) = catalogue.distrust() {
         tracing::warn!(database, %why, "statements that name anything count as writes");
     }
     let [functions, names, operators] = catalogue.counts();
     tracing::debug!(database, functions, names, operators, "catalogue read");
     watch.set_knowledge(Arc::new(catalogue));
-    *known = Some(source);
+    *known = Some(now);
 }
