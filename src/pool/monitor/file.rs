@@ -80,6 +80,7 @@ impl File {
     /// been looked at.
     pub(super) fn on_doubt(&mut self, incarnation: u32, now: Instant, settings: &PoolSettings) {
         self.incarnation = incarnation;
+        self.replayed = Lsn::default();
         if self.suspicion == Suspicion::None && self.is_met() {
             self.fitness.on_failure(now, settings);
         }
