@@ -192,6 +192,9 @@ impl Routing {
             by_comment: false,
         };
         let mut freshness = self.freshness;
+        if settings.pin_after_write.is_some() && topology.hides_positions() {
+            (freshness.written, freshness.seen) = (0, 0);
+        }
         self.shared_by_comment = None;
         if let Some(hints) = &unit.hints {
             read_hints(hints, &mut wishes, &mut freshness);

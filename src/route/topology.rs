@@ -291,6 +291,13 @@ impl Topology {
         *self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the primary was seen and does not tell where it is, as some managed services do not:
+    /// then freshness is a matter of time (`pin_after_write`).
+    pub fn hides_positions(&self) -> bool {
+        let primary = self.primary().and_then(|id| self.hosts.get(id));
+        primary.is_some_and(|host| host.state() == HostState::Primary) && self.history().is_none()
+    }
+
     /// Says to which history the primary's positions belong; what was known under another one is void.
     pub fn set_history(&self, history: History) {
         let mut present = self.history.lock().unwrap_or_else(PoisonError::into_inner);
@@ -351,6 +358,20 @@ mod tests {
         assert_eq!(topology.position(poll), Some(Lsn(5)));
         topology.set_history(history(2));
         assert_eq!(topology.position(poll), None);
+    }
+
+    #[test]
+    fn a_primary_that_was_seen_and_has_no_history_hides_its_positions() {
+        let topology = Topology::new(vec![host(Role::Primary)]);
+        assert!(!topology.hides_positions(), "nobody has looked");
+        topology.hosts()[0].set_state(HostState::Primary);
+        assert!(topology.hides_positions());
+        topology.set_history(History {
+            system: 1,
+            timeline: 1,
+            started: 1,
+        });
+        assert!(!topology.hides_positions());
     }
 
     #[test]
