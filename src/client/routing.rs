@@ -50,6 +50,8 @@ pub enum Nobody {
     Primary(Duration),
     /// It must go to a replica, and none can have it.
     Replica,
+    /// It asks for a token, and where the primary is cannot be found out.
+    Token,
 }
 
 /// What the settings of a session wish, kept as long as the settings stay the same.
@@ -105,7 +107,10 @@ impl Routing {
             cluster: Arc::clone(cluster),
             hosts,
             watch,
-            freshness: Freshness::default(),
+            freshness: Freshness {
+                token: own_token(session.settings()),
+                ..Freshness::default()
+            },
             wished,
             shared_by_comment: None,
             decision: None,
@@ -125,11 +130,6 @@ impl Routing {
         &self.watch
     }
 
-    /// Since when the present unit waits for a decision.
-    pub fn waits_since(&self) -> Option<Instant> {
-        self.waiting.map(|(since, _)| since)
-    }
-
     /// Decides where the unit that `data` begins with goes.
     pub fn choose(
         &mut self,
@@ -141,7 +141,7 @@ impl Routing {
         self.refresh(session, settings);
         let unit = session.unit(data);
         if unit.shows_token && !self.tell_token(session) {
-            return self.wait(now);
+            return self.wait_until(settings.lag_wait_timeout, Nobody::Token, now);
         }
         let verdict = self.decide(&unit, settings, now);
         match verdict {
@@ -156,13 +156,8 @@ impl Routing {
                 self.wait(now)
             }
             Verdict::NoPrimary => {
-                let (since, _) = *self.waiting.get_or_insert((now, 0));
                 let limit = settings.primary_wait_timeout.unwrap_or_default();
-                if now.duration_since(since) < limit {
-                    return Choice::Wait;
-                }
-                self.begin_anew();
-                Choice::Nobody(Nobody::Primary(limit))
+                self.wait_until(limit, Nobody::Primary(limit), now)
             }
             Verdict::NoReplica => {
                 self.begin_anew();
@@ -175,6 +170,16 @@ impl Routing {
         let next = self.watch.topology.polls.next();
         self.waiting.get_or_insert((now, next));
         Choice::Wait
+    }
+
+    /// Waits for what may come about, but no longer than `limit`.
+    fn wait_until(&mut self, limit: Duration, otherwise: Nobody, now: Instant) -> Choice {
+        let waited = self.waiting.map(|(since, _)| now.duration_since(since));
+        if waited.unwrap_or_default() < limit {
+            return self.wait(now);
+        }
+        self.begin_anew();
+        Choice::Nobody(otherwise)
     }
 
     fn decide(&mut self, unit: &Unit, settings: &PoolSettings, now: Instant) -> Verdict {
@@ -424,8 +429,7 @@ impl Routing {
         }
         if !Arc::ptr_eq(&self.wished.of, session.settings()) {
             self.wished = Wished::read(session.settings(), settings, &self.watch);
-            let token = session.settings().value(TOKEN);
-            self.freshness.token = token.filter(|it| !it.is_empty()).map(Token::read);
+            self.freshness.token = own_token(session.settings());
         }
     }
 
@@ -471,6 +475,12 @@ impl Wished {
     }
 }
 
+/// The token that a session was told to be as fresh as.
+fn own_token(settings: &Settings) -> Option<Token> {
+    let token = settings.value(TOKEN);
+    token.filter(|token| !token.is_empty()).map(Token::read)
+}
+
 fn read_hints(hints: &Hints, wishes: &mut Wishes, freshness: &mut Freshness) {
     wishes.hint(hints.route.as_deref(), hints.consistency.as_deref());
     if let Some(token) = &hints.token {
@@ -494,6 +504,12 @@ impl Nobody {
                 SqlState::CANNOT_CONNECT_NOW,
                 "no replica can serve this statement",
                 "The route, or primary_reads, asks for a replica.".to_owned(),
+                "SHOW REPLICAS in the console tells what each server was seen to be.",
+            ),
+            Self::Token => (
+                SqlState::CANNOT_CONNECT_NOW,
+                "the primary does not tell its position, so there is no token",
+                "It was waited for as long as lag_wait_timeout allows.".to_owned(),
                 "SHOW REPLICAS in the console tells what each server was seen to be.",
             ),
         }
