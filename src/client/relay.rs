@@ -109,8 +109,6 @@ pub struct Relay {
     phase: Phase,
     activity: Activity,
     max_packet_size: u32,
-    /// Why the unit that waits gets no server.
-    nobody: Option<Nobody>,
     registered: bool,
     drain: bool,
 }
@@ -122,6 +120,8 @@ enum Phase {
     Idle,
     /// It wants a server, and which is not known yet.
     Undecided,
+    /// It wants a server, and is about to be told why it gets none.
+    Refused(Nobody),
     /// It is in the queue for a server.
     Waiting { since: Instant },
     /// It has a server since.
@@ -152,7 +152,6 @@ impl Relay {
             phase: Phase::Idle,
             activity: Activity::new(Doing::Idle, Instant::now()),
             max_packet_size,
-            nobody: None,
             registered: false,
             drain: false,
         }
@@ -281,7 +280,7 @@ impl Relay {
 
     fn is_between_transactions(&self) -> bool {
         match (self.phase, &self.server) {
-            (Phase::Waiting { .. } | Phase::Undecided, _) => false,
+            (Phase::Waiting { .. } | Phase::Undecided | Phase::Refused(_), _) => false,
             (_, Some(server)) => !self.session.is_busy(&server.state),
             (_, None) => true,
         }
@@ -308,7 +307,9 @@ impl Relay {
     fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let may_read = match self.phase {
             Phase::Idle => self.unsent.is_empty(),
-            Phase::Waiting { .. } | Phase::Undecided => self.received.len() < HOLD_LIMIT,
+            Phase::Waiting { .. } | Phase::Undecided | Phase::Refused(_) => {
+                self.received.len() < HOLD_LIMIT
+            }
             Phase::Attached { .. } => {
                 !self.session.is_stalled()
                     && self.is_server_flushed()
@@ -344,7 +345,10 @@ impl Relay {
 
     /// Whether it wants a server and has none.
     fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting { .. } | Phase::Undecided)
+        matches!(
+            self.phase,
+            Phase::Waiting { .. } | Phase::Undecided | Phase::Refused(_)
+        )
     }
 
     fn is_server_flushed(&self) -> bool {

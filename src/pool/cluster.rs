@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use super::{Pool, PoolName, Watch};
-use crate::route::{HostId, Poll};
+use crate::route::{HostId, HostState, Poll};
 
 /// The pools of one database and user.
 #[derive(Debug)]
@@ -78,11 +78,19 @@ impl Cluster {
         self.written.fetch_max(poll, Ordering::AcqRel);
     }
 
+    /// Does what follows from what the monitor has seen.
+    ///
     /// Connections that were made to a server before another one became the primary are replaced when
-    /// they are next given back: what their server is now was not looked at when they were made.
+    /// they are next given back: what their server is now was not looked at when they were made. And no
+    /// pool goes on waiting after failed connects to a server that is there again.
     pub(super) fn follow_roles(&self) {
         let hosts = self.hosts();
         let Some(watch) = &hosts.watch else { return };
+        for (pool, host) in hosts.pools.iter().zip(watch.topology.hosts()) {
+            if matches!(host.state(), HostState::Primary | HostState::Replica) {
+                pool.forgive();
+            }
+        }
         let epoch = watch.topology.epoch();
         if hosts.epoch.swap(epoch, Ordering::AcqRel) != epoch {
             hosts.pools.iter().for_each(Pool::reconnect);

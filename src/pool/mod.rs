@@ -803,6 +803,15 @@ impl Pool {
         superseded.map(|record| record.id).collect()
     }
 
+    /// The server can be reached again, as somebody else has found out.
+    pub(super) fn forgive(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        if inner.total == 0 && inner.back_off.take().is_some() {
+            drop(inner);
+            self.kick();
+        }
+    }
+
     /// Whether it has no connection and could not make one lately.
     pub fn is_stuck(&self) -> bool {
         let inner = self.lock();

@@ -38,8 +38,7 @@ impl Relay {
                 false
             }
             Choice::Nobody(nobody) => {
-                self.begin_wait(Phase::Undecided, now);
-                self.nobody = Some(nobody);
+                self.begin_wait(Phase::Refused(nobody), now);
                 false
             }
         }
@@ -47,15 +46,17 @@ impl Relay {
 
     /// Goes on with a unit of which it was not known whose server it gets.
     pub(super) fn pump_undecided(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        if self.phase != Phase::Undecided {
-            return Ok(false);
+        match self.phase {
+            Phase::Undecided => {
+                self.take_received(cx)?;
+                Ok(self.phase != Phase::Undecided)
+            }
+            Phase::Refused(nobody) => {
+                self.refuse(cx, &Failure::nobody(nobody))?;
+                Ok(true)
+            }
+            Phase::Idle | Phase::Waiting { .. } | Phase::Attached { .. } => Ok(false),
         }
-        if let Some(nobody) = self.nobody.take() {
-            self.refuse(cx, &Failure::nobody(nobody))?;
-            return Ok(true);
-        }
-        self.take_received(cx)?;
-        Ok(self.phase != Phase::Undecided || self.nobody.is_some())
     }
 
     pub(super) fn is_at_stake(&self) -> bool {
@@ -97,7 +98,8 @@ impl Relay {
     ) -> Result<(), Ended> {
         match &mut self.routing {
             Some(routing) if routing.may_try_elsewhere() => {
-                routing.on_lost();
+                // Whether the server is there is the monitor's to say: this may be an old failure, that
+                // the pool waits after.
                 routing.on_failure();
                 self.phase = Phase::Undecided;
                 self.take_received(cx)
