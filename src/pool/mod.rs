@@ -53,7 +53,7 @@ use crate::{
     config::{PoolMode, PoolSettings},
     server::{
         Server, ServerLogin, ServerRecord, ServerState,
-        connect_error::ConnectError,
+        connect_error::{ConnectError, ConnectFailure},
         login::Parameters,
         prove,
         recover::{self, Leftover, RecoverError, Recovery, Unfinished},
@@ -803,10 +803,19 @@ impl Pool {
         superseded.map(|record| record.id).collect()
     }
 
-    /// The server can be reached again, as somebody else has found out.
+    /// The server can be reached again, as somebody else has found out. A login that it has refused, it
+    /// would refuse again.
     pub(super) fn forgive(self: &Arc<Self>) {
         let mut inner = self.lock();
-        if inner.total == 0 && inner.back_off.take().is_some() {
+        let is_refused = |back_off: &BackOff| match &*back_off.error {
+            CheckoutError::Connect(error) => {
+                let is_refusal = matches!(error.failure, ConnectFailure::Refused(_));
+                is_refusal && !error.sqlstate().is_operator_intervention()
+            }
+            _ => false,
+        };
+        if inner.back_off.as_ref().is_some_and(|it| !is_refused(it)) {
+            inner.back_off = None;
             drop(inner);
             self.kick();
         }
