@@ -4,7 +4,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-rust test-matrix check-consistency fuzz bench
+.PHONY: help demo test check test-rust test-matrix check-consistency fuzz bench bench-micro
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
@@ -42,3 +42,6 @@ bench: ## pgbench against PostgreSQL, pgweir and PgBouncer (PGBOUNCER=path, BENC
 	@scripts/ensure-postgres.sh
 	@scripts/ensure-pgbouncer.sh
 	ulimit -n $$(ulimit -Hn); $(CARGO) bench --bench pgbench
+
+bench-micro: ## What single steps cost: framing, a session's transaction, classification (criterion)
+	$(CARGO) bench --bench frame --bench pipeline --bench classify
