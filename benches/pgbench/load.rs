@@ -98,6 +98,22 @@ impl Outcome {
     }
 }
 
+/// 16 clients do reads and small transactions that write, nine to one: so many a second, or as fast as
+/// they can. Answers how many were reads.
+pub(crate) fn mixed(rig: &Rig, endpoint: Endpoint, seconds: u64, rate: Option<u32>) -> Result<u64> {
+    let mut command = pgbench(rig, endpoint)?;
+    command
+        .args(["-n", "-M", "prepared", "-c", "16", "-j", "2"])
+        .args(["-b", "select-only@9", "-b", "simple-update@1"])
+        .args(["-T", &seconds.to_string()]);
+    if let Some(rate) = rate {
+        command.args(["-R", &rate.to_string()]);
+    }
+    let output = command.arg(endpoint.database).output()?;
+    // The first of the scripts.
+    value(&successful(output)?, "% of total)\n - ")
+}
+
 /// Creates and fills pgbench's tables.
 pub(crate) fn initialise(rig: &Rig, scale: &str) -> Result<()> {
     let endpoint = rig.endpoint(crate::rig::Subject::Direct);

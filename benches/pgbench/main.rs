@@ -5,7 +5,8 @@
 //! is worth comparing, and of them the CPU time per transaction least depends on the rest.
 //!
 //! Environment: `BENCH_SECONDS` (of one pgbench run, 3), `BENCH_ROUNDS` (3), `BENCH_CLIENTS`
-//! (`1,16,64`), `BENCH_POOL_SIZE` (20), `BENCH_ONLY` (some of `pgbench,syscalls,memory,logins,copy`),
+//! (`1,16,64`), `BENCH_POOL_SIZE` (20), `BENCH_ONLY` (some of `pgbench,syscalls,routing,
+//! memory,logins,copy`),
 //! `BENCH_SUBJECTS` (some of `direct,pgweir,pgbouncer`), `PGBOUNCER` (its path).
 #![expect(
     clippy::disallowed_methods,
@@ -54,10 +55,12 @@ fn main() -> Result<()> {
     }
     let plan = Plan::from_environment()?;
     let mut report = Report::new(&plan);
-    let rig = Rig::start(plan.pool_size, &plan.subjects)?;
-    let sections: [(&str, Section); 5] = [
+    let replicas = if plan.runs("routing") { 2 } else { 0 };
+    let rig = Rig::start(plan.pool_size, &plan.subjects, replicas)?;
+    let sections: [(&str, Section); 6] = [
         ("pgbench", measure::transactions),
         ("syscalls", measure::syscalls),
+        ("routing", measure::routing),
         ("memory", measure::memory),
         ("logins", measure::logins),
         ("copy", measure::copy),

@@ -11,26 +11,63 @@ use anyhow::Result;
 use crate::{
     Plan,
     client::{Login, Scram, Session, tls_client},
-    load::{Load, Outcome, Protocol},
+    load::{self, Load, Outcome, Protocol},
     pgbouncer::HAS_PREPARED,
     process::{CpuTime, SyscallCounter, memory as memory_of},
-    report::Report,
+    report::{Report, Table},
     rig::{Auth, Endpoint, Rig, SCRAM_PASSWORD, SCRAM_USER, Subject, USER},
 };
 
 /// pgbench: transactions per second, latency, and the pooler's CPU time for each transaction.
 pub(crate) fn transactions(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
+    let subjects: Vec<_> = rig
+        .subjects
+        .iter()
+        .map(|s| (*s, rig.endpoint(*s)))
+        .collect();
+    run_cells(plan, rig, &subjects, &plan.clients, &mut report.main)
+}
+
+/// The same of pgweir with a primary alone, and with two replicas as well.
+pub(crate) fn routing(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
+    let several = plan.clients.iter().copied().filter(|clients| *clients > 1);
+    let several: Vec<_> = several.collect();
+    let table = &mut report.routing;
+    rig.with_and_without_routing(|both| run_cells(plan, rig, &both, &several, table))?;
+    for (rate, how) in [
+        (Some(1600), "1,600 transactions/s"),
+        (None, "as many as can be"),
+    ] {
+        eprintln!("reads on replicas beside writes, {how}");
+        let before = rig.lookups_on_replicas()?;
+        let reads = rig.with_and_without_routing(|[_, (_, routed)]| {
+            load::mixed(rig, routed, plan.seconds, rate)
+        })?;
+        let lookups = rig.lookups_on_replicas()? - before;
+        let row = format!("90 % reads, 10 % writes, {how}: reads on replicas, %");
+        table.set(&row, Subject::Routed, lookups as f64 / reads as f64 * 100.0);
+    }
+    Ok(())
+}
+
+fn run_cells(
+    plan: &Plan,
+    rig: &Rig,
+    subjects: &[(Subject, Endpoint)],
+    clients: &[u32],
+    table: &mut Table,
+) -> Result<()> {
     for protocol in Protocol::ALL {
-        for &clients in &plan.clients {
+        for &clients in clients {
             let load = Load {
                 protocol,
                 clients,
                 seconds: plan.seconds,
             };
-            for (subject, outcome, cpu) in take_turns(plan, rig, load)? {
+            for (subject, outcome, cpu) in take_turns(plan, rig, subjects, load)? {
                 let mut set = |what: &str, value| {
                     let row = format!("{}, {}: {what}", protocol.name(), people(clients));
-                    report.set(&row, subject, value);
+                    table.set(&row, subject, value);
                 };
                 set("transactions/s", outcome.tps());
                 set("mean latency, ms", outcome.mean_ms());
@@ -71,7 +108,9 @@ pub(crate) fn syscalls(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()
                     protocol.name(),
                     people(clients)
                 );
-                report.set(&name, subject, calls as f64 / outcome.transactions as f64);
+                report
+                    .main
+                    .set(&name, subject, calls as f64 / outcome.transactions as f64);
             }
         }
     }
@@ -88,7 +127,9 @@ pub(crate) fn memory(_plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()>
         // The first login makes the pool and its server connection.
         drop(login.connect()?);
         let empty = memory_of(pid)?;
-        report.set("memory without clients, MB", subject, empty as f64 / 1e6);
+        report
+            .main
+            .set("memory without clients, MB", subject, empty as f64 / 1e6);
         let mut sessions: Vec<Session> = Vec::new();
         for count in [1000, 5000] {
             eprintln!("{subject:?}: {count} idle clients");
@@ -97,7 +138,7 @@ pub(crate) fn memory(_plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()>
             }
             let more = memory_of(pid)?.saturating_sub(empty);
             let row = format!("memory/idle client at {count}, bytes");
-            report.set(&row, subject, more as f64 / count as f64);
+            report.main.set(&row, subject, more as f64 / count as f64);
         }
         Ok(())
     })
@@ -124,11 +165,13 @@ pub(crate) fn logins(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> 
             let start = Instant::now();
             let count = log_in_repeatedly(&login, plan.duration())?;
             let rate = count as f64 / start.elapsed().as_secs_f64();
-            report.set(&format!("logins/s with {name}"), subject, rate);
+            report
+                .main
+                .set(&format!("logins/s with {name}"), subject, rate);
             if let Some((pid, before)) = endpoint.pid.zip(before) {
                 let cpu = micros(CpuTime::of(pid)?.since(before).total());
                 let row = format!("pooler's CPU/login with {name}, µs");
-                report.set(&row, subject, cpu / count as f64);
+                report.main.set(&row, subject, cpu / count as f64);
             }
             Ok(())
         })?;
@@ -158,10 +201,12 @@ pub(crate) fn copy(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
         }
     }
     for (subject, (bytes, seconds, cpu)) in rig.subjects.iter().zip(totals) {
-        report.set("COPY TO STDOUT, MB/s", *subject, bytes / 1e6 / seconds);
+        report
+            .main
+            .set("COPY TO STDOUT, MB/s", *subject, bytes / 1e6 / seconds);
         if *subject != Subject::Direct {
             let ms = cpu.total().as_secs_f64() * 1e3 / (bytes / 1e9);
-            report.set("pooler's CPU/GB of COPY, ms", *subject, ms);
+            report.main.set("pooler's CPU/GB of COPY, ms", *subject, ms);
         }
     }
     Ok(())
@@ -171,21 +216,24 @@ pub(crate) fn copy(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
 fn take_turns(
     plan: &Plan,
     rig: &Rig,
+    subjects: &[(Subject, Endpoint)],
     load: Load,
 ) -> Result<Vec<(Subject, Outcome, Option<CpuTime>)>> {
-    let subjects = rig.subjects.iter().copied();
+    let subjects = subjects.iter().copied();
+    let subjects: Vec<_> = subjects
+        .filter(|(subject, _)| supported(rig, *subject, load.protocol))
+        .collect();
     let mut results: Vec<_> = subjects
-        .filter(|subject| supported(rig, *subject, load.protocol))
-        .map(|subject| {
-            let watched = rig.endpoint(subject).pid.map(|_| CpuTime::default());
-            (subject, Outcome::default(), watched)
+        .iter()
+        .map(|(subject, endpoint)| {
+            let watched = endpoint.pid.map(|_| CpuTime::default());
+            (*subject, Outcome::default(), watched)
         })
         .collect();
     for round in 0..plan.rounds {
-        for (subject, total, total_cpu) in &mut results {
-            let endpoint = rig.endpoint(*subject);
+        for ((_, endpoint), (subject, total, total_cpu)) in subjects.iter().zip(&mut results) {
             let before = endpoint.pid.map(CpuTime::of).transpose()?;
-            let outcome = load.run(rig, endpoint)?;
+            let outcome = load.run(rig, *endpoint)?;
             if let Some((pid, before)) = endpoint.pid.zip(before) {
                 let spent = CpuTime::of(pid)?.since(before);
                 total_cpu.get_or_insert_default().add(spent);

@@ -1,4 +1,4 @@
-//! The table: a row a measurement, a column a subject, and the ratio that matters.
+//! The tables: a row a measurement, a column a subject, and the ratio that matters.
 
 use std::process::Command;
 
@@ -7,16 +7,23 @@ use crate::{
     rig::{Rig, Subject},
 };
 
-/// All rows so far.
+/// All that was measured so far.
 pub(crate) struct Report {
-    rows: Vec<Row>,
+    pub(crate) main: Table,
+    /// pgweir with routing and without.
+    pub(crate) routing: Table,
     settings: String,
+}
+
+#[derive(Default)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
 }
 
 struct Row {
     name: String,
-    /// In the order of [`Subject::ALL`].
-    values: [Option<f64>; 3],
+    /// By [`Subject`].
+    values: [Option<f64>; 4],
 }
 
 const BEGIN: &str = "<!-- make bench writes from here -->";
@@ -25,24 +32,13 @@ const END: &str = "<!-- to here -->";
 impl Report {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
-            rows: Vec::new(),
+            main: Table::default(),
+            routing: Table::default(),
             settings: format!(
                 "pool of {}, transaction mode, TCP on 127.0.0.1; {} rounds of {} s a cell, subjects in turn",
                 plan.pool_size, plan.rounds, plan.seconds
             ),
         }
-    }
-
-    /// Sets one cell; the row is made at its first.
-    pub(crate) fn set(&mut self, name: &str, subject: Subject, value: f64) {
-        if !self.rows.iter().any(|row| row.name == name) {
-            self.rows.push(Row {
-                name: name.to_owned(),
-                values: [None; 3],
-            });
-        }
-        let row = self.rows.iter_mut().find(|row| row.name == name);
-        row.expect("it has just been made").values[subject as usize] = Some(value);
     }
 
     pub(crate) fn render(&self, rig: &Rig) -> String {
@@ -60,16 +56,40 @@ impl Report {
                 self.settings
             ),
             String::new(),
-            format!("| | direct | pgweir | {pgbouncer} | pgweir ÷ PgBouncer |"),
-            "|---|--:|--:|--:|--:|".to_owned(),
         ];
         text.push_str(&lines.join("\n"));
+        if !self.main.rows.is_empty() {
+            self.main.render_beside(&pgbouncer, &mut text);
+        }
+        if !self.routing.rows.is_empty() {
+            self.routing.render_routing(&mut text);
+        }
+        text
+    }
+}
+
+impl Table {
+    /// Sets one cell; the row is made at its first.
+    pub(crate) fn set(&mut self, name: &str, subject: Subject, value: f64) {
+        if !self.rows.iter().any(|row| row.name == name) {
+            self.rows.push(Row {
+                name: name.to_owned(),
+                values: [None; 4],
+            });
+        }
+        let row = self.rows.iter_mut().find(|row| row.name == name);
+        row.expect("it has just been made").values[subject as usize] = Some(value);
+    }
+
+    fn render_beside(&self, pgbouncer: &str, text: &mut String) {
+        text.push_str(&format!(
+            "\n| | direct | pgweir | {pgbouncer} | pgweir ÷ PgBouncer |\n|---|--:|--:|--:|--:|"
+        ));
         for row in &self.rows {
-            let [direct, pgweir, pgbouncer] = row.values;
+            let [direct, pgweir, pgbouncer, _] = row.values;
             let stand_in = self.stand_in(row);
             let theirs = pgbouncer.or(stand_in);
-            let ratio = pgweir.zip(theirs).map(|(ours, theirs)| ours / theirs);
-            let ratio = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+            let ratio = ratio(pgweir, theirs);
             let pgbouncer = match stand_in {
                 Some(value) => format!("({})", cell(Some(value))),
                 None => cell(pgbouncer),
@@ -86,7 +106,21 @@ impl Report {
             );
         }
         text.push('\n');
-        text
+    }
+
+    fn render_routing(&self, text: &mut String) {
+        text.push_str(
+            "\npgweir before a primary alone, and before a primary and two replicas that serve the \
+             reads. The pools of these are half the size, so that as many reads run at once.\n\n\
+             | | routing off | routing on | on ÷ off |\n|---|--:|--:|--:|",
+        );
+        for row in &self.rows {
+            let [_, off, _, on] = row.values;
+            let (name, ratio) = (&row.name, ratio(on, off));
+            let (off, on) = (cell(off), cell(on));
+            text.push_str(&format!("\n| {name} | {off} | {on} | {ratio} |"));
+        }
+        text.push('\n');
     }
 
     /// What PgBouncer is compared by in a row of prepared statements that it cannot run.
@@ -111,6 +145,11 @@ pub(crate) fn insert(document: &str, table: &str) -> String {
         "\n",
     ));
     format!("{before}{BEGIN}\n{table}{END}{after}")
+}
+
+fn ratio(ours: Option<f64>, theirs: Option<f64>) -> String {
+    let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
+    ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
 }
 
 /// Three significant digits, and a dash for what was not measured.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     pgbouncer::{PgBouncer, PgBouncerSpec},
     support::{
-        self, Pgweir,
+        self, Pgweir, PgweirBuilder,
         tls::{Authority, Identity},
     },
 };
@@ -30,9 +30,12 @@ pub(crate) enum Subject {
     Direct,
     Pgweir,
     PgBouncer,
+    /// pgweir with a primary and its replicas. Compared with pgweir without, not with the others.
+    Routed,
 }
 
 impl Subject {
+    /// Those that stand beside each other in the main table.
     pub(crate) const ALL: [Self; 3] = [Self::Direct, Self::Pgweir, Self::PgBouncer];
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
@@ -76,14 +79,16 @@ pub(crate) struct Rig {
 struct Poolers {
     pgweir: Option<Pgweir>,
     pgbouncer: Option<PgBouncer>,
+    routed: Option<Pgweir>,
 }
 
 impl Rig {
-    pub(crate) fn start(pool_size: usize, subjects: &[Subject]) -> Result<Self> {
+    pub(crate) fn start(pool_size: usize, subjects: &[Subject], replicas: usize) -> Result<Self> {
         let authority = Authority::new();
         let identity = authority.server(&["127.0.0.1"]);
         let cluster = support::start(
             Cluster::builder(support::binaries())
+                .replicas(replicas)
                 .setting("shared_buffers", "256MB")
                 .setting("ssl", "on")
                 .file("server.crt", identity.certificate.as_str())
@@ -111,10 +116,13 @@ impl Rig {
             pool_size,
             trust: Poolers::default(),
         };
-        rig.trust = rig.poolers(Auth::Trust)?;
+        rig.trust = rig.poolers(Auth::Trust, subjects)?;
         rig.pgbouncer_version = rig.trust.pgbouncer.as_ref().map(PgBouncer::version);
         eprintln!("filling the database");
         crate::load::initialise(&rig, SCALE)?;
+        for replica in rig.cluster.replicas() {
+            replica.wait_caught_up(rig.cluster.primary())?;
+        }
         Ok(rig)
     }
 
@@ -129,7 +137,7 @@ impl Rig {
         auth: Auth,
         mut measure: impl FnMut(Subject, Endpoint) -> Result<()>,
     ) -> Result<()> {
-        let poolers = self.poolers(auth)?;
+        let poolers = self.poolers(auth, &self.subjects)?;
         let database = match auth {
             Auth::Trust => DATABASE,
             Auth::Scram => SCRAM_DATABASE,
@@ -139,11 +147,43 @@ impl Rig {
             .try_for_each(|s| measure(*s, poolers.endpoint(*s, &self.cluster, database)))
     }
 
-    fn poolers(&self, auth: Auth) -> Result<Poolers> {
-        let wanted = |subject| self.subjects.contains(&subject);
+    /// Runs `measure` on two newly started poolers: without routing, and with it.
+    pub(crate) fn with_and_without_routing<T>(
+        &self,
+        measure: impl FnOnce([(Subject, Endpoint); 2]) -> Result<T>,
+    ) -> Result<T> {
+        let both = [Subject::Pgweir, Subject::Routed];
+        let poolers = self.poolers(Auth::Trust, &both)?;
+        measure(both.map(|s| (s, poolers.endpoint(s, &self.cluster, DATABASE))))
+    }
+
+    /// How often pgbench's main table was looked into on all replicas, once nobody is connected there:
+    /// a backend may keep its counts to itself until it ends.
+    pub(crate) fn lookups_on_replicas(&self) -> Result<u64> {
+        let mut lookups = 0;
+        for replica in self.cluster.replicas() {
+            replica.wait_until(&format!(
+                "NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = '{DATABASE}')"
+            ))?;
+            let sql = "SELECT idx_scan FROM pg_stat_user_tables WHERE relname = 'pgbench_accounts'";
+            lookups += replica.psql_in(DATABASE, sql)?.parse::<u64>()?;
+        }
+        Ok(lookups)
+    }
+
+    fn poolers(&self, auth: Auth, subjects: &[Subject]) -> Result<Poolers> {
+        let wanted = |subject| subjects.contains(&subject);
         let mut poolers = Poolers::default();
         if wanted(Subject::Pgweir) {
-            poolers.pgweir = Some(self.pgweir(auth)?);
+            let builder = PgweirBuilder::without_servers();
+            let alone = builder.server(self.cluster.primary(), "primary");
+            poolers.pgweir = Some(self.pgweir(alone.pool_size(self.pool_size), auth)?);
+        }
+        if wanted(Subject::Routed) {
+            // Every replica has a pool of its own: together they are to run as many reads at once.
+            let size = self.pool_size.div_ceil(self.cluster.replicas().len());
+            let all = Pgweir::builder(&self.cluster).pool_size(size);
+            poolers.routed = Some(self.pgweir(all, auth)?);
         }
         if wanted(Subject::PgBouncer) {
             let program = env::var_os("PGBOUNCER").filter(|path| !path.is_empty());
@@ -161,7 +201,7 @@ impl Rig {
         Ok(poolers)
     }
 
-    fn pgweir(&self, auth: Auth) -> Result<Pgweir> {
+    fn pgweir(&self, builder: PgweirBuilder, auth: Auth) -> Result<Pgweir> {
         let path = |name: &str, contents: &str| -> Result<String> {
             let path = self.cluster.dir().join(name);
             std::fs::write(&path, contents)?;
@@ -171,9 +211,8 @@ impl Rig {
             Auth::Trust => "\"trust\"",
             Auth::Scram => "\"scram-sha-256\"",
         };
-        Ok(Pgweir::builder(&self.cluster)
+        Ok(builder
             .pool_mode("transaction")
-            .pool_size(self.pool_size)
             .pgweir("auth_type", auth_type)
             .pgweir("client_tls_sslmode", "\"allow\"")
             .pgweir(
@@ -194,12 +233,14 @@ impl Rig {
 
 impl Poolers {
     fn endpoint(&self, subject: Subject, cluster: &Cluster, direct: &'static str) -> Endpoint {
+        let ours = |pooler: &Option<Pgweir>| {
+            let pooler = pooler.as_ref().expect("it is among the subjects");
+            (pooler.port(), Some(pooler.pid()), DATABASE)
+        };
         let (port, pid, database) = match subject {
             Subject::Direct => (cluster.primary().port(), None, direct),
-            Subject::Pgweir => {
-                let pooler = self.pgweir.as_ref().expect("it is among the subjects");
-                (pooler.port(), Some(pooler.pid()), DATABASE)
-            }
+            Subject::Pgweir => ours(&self.pgweir),
+            Subject::Routed => ours(&self.routed),
             Subject::PgBouncer => {
                 let pooler = self.pgbouncer.as_ref().expect("it is among the subjects");
                 (pooler.port(), Some(pooler.pid()), DATABASE)
