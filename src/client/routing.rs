@@ -417,9 +417,13 @@ impl Routing {
                 self.stop_work();
                 self.watch = watch;
                 // Positions of polls that another watch has counted mean nothing to this one.
-                self.freshness = Freshness::default();
+                self.freshness = Freshness {
+                    token: own_token(session.settings()),
+                    ..Freshness::default()
+                };
                 self.freshness.on_write(&self.watch.topology);
                 self.watch.want(self.freshness.written);
+                self.wished = Wished::read(session.settings(), settings, &self.watch);
             }
         }
         if self.watch.generation() != session.world()
