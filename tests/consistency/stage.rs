@@ -1,0 +1,138 @@
+//! The cluster, the pooler before it, and what happens to them while the cast is at work.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use ::pgweir::sandbox::{Cluster, Node, StopMode};
+
+use crate::{
+    check::Ledger,
+    dice::Dice,
+    script::{DATABASES, cast, schema},
+    session::play,
+    support::{self, Pgweir, PgweirBuilder, raw::Raw},
+    world::World,
+};
+
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
+    pub(crate) pooler: Pgweir,
+    pub(crate) world: World,
+}
+
+impl Stage {
+    /// A primary and two replicas that replay at once. A pooler that keeps its promises, unless it is
+    /// told not to; then nobody asks it to either.
+    pub(crate) fn new(is_honest: bool) -> Self {
+        let cluster = support::start(Cluster::builder(support::binaries()).replicas(2));
+        let cast = cast();
+        let keys = crate::script::SHARED_KEYS + cast.len();
+        cluster.primary().psql(&schema(keys)).unwrap();
+        for node in cluster.nodes() {
+            let name = node.name();
+            node.psql(&format!(
+                "SET test.server = ''; ALTER SYSTEM SET test.server = '{name}'; SELECT pg_reload_conf();"
+            ))
+            .unwrap();
+            support::eventually("the server knows its name", || {
+                node.psql("SELECT current_setting('test.server', true)").unwrap() == name
+            });
+        }
+        for replica in cluster.replicas() {
+            replica.wait_caught_up(cluster.primary()).unwrap();
+        }
+        let pooler = pooler(&cluster, is_honest).start();
+        let primary = ([127, 0, 0, 1], cluster.primary().port()).into();
+        let world = World::new(pooler.address(), primary, cast, is_honest);
+        Self { cluster, pooler, world }
+    }
+
+    /// Runs `events` while the cast plays.
+    pub(crate) fn perform(&self, seed: u64, events: impl FnOnce(&Self)) {
+        thread::scope(|scope| {
+            for slot in 0..self.world.cast.len() {
+                let mut dice = Dice::new(seed, slot as u64);
+                scope.spawn(move || play(&self.world, slot, &mut dice));
+            }
+            let ends = Ends(&self.world);
+            events(self);
+            drop(ends);
+        });
+    }
+
+    /// What the ledger of this server says.
+    pub(crate) fn ledger(node: &Node) -> Ledger {
+        let sql = "SELECT session, number, count(*) FROM ledger GROUP BY 1, 2";
+        let found = node.psql(sql).unwrap();
+        let lines = found.lines().map(|line| {
+            let numbers = line.split('|').map(|number| number.parse().expect("a number"));
+            let numbers: Vec<usize> = numbers.collect();
+            let short = |number: usize| u32::try_from(number).expect("few writes");
+            ((numbers[0], short(numbers[1])), short(numbers[2]))
+        });
+        lines.collect()
+    }
+
+    pub(crate) fn delay_replay(&self, delays: [u64; 2]) {
+        for (replica, delay) in self.cluster.replicas().iter().zip(delays) {
+            let delay = Duration::from_millis(delay);
+            replica.set_replay_delay(delay).unwrap();
+        }
+    }
+
+    /// The primary hands over to the first replica, in good order: all that it has acknowledged is there.
+    pub(crate) fn switch_over(&self) {
+        self.world.send_direct_writers_away();
+        self.cluster.primary().stop(StopMode::Fast).unwrap();
+        let promoted = self.cluster.replica(0);
+        promoted.promote().unwrap();
+        self.cluster.replica(1).follow(promoted).unwrap();
+    }
+
+    /// Whether the pooler lets a write through.
+    pub(crate) fn await_writes(&self) {
+        support::eventually("writes flow", || {
+            let mut raw = Raw::connect(self.pooler.address(), "plain");
+            raw.query("UPDATE registers SET value = value WHERE key < 0") == ["C UPDATE 0", "Z I"]
+        });
+    }
+}
+
+/// Ends the play, also when its events have panicked.
+struct Ends<'a>(&'a World);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn pooler(cluster: &Cluster, is_honest: bool) -> PgweirBuilder {
+    let mut builder = PgweirBuilder::without_servers()
+        .pool_size(5)
+        .pool("slow_start", "0")
+        .pool("health_check_interval", "\"200ms\"");
+    let servers: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|node| format!("  {{ host = \"127.0.0.1\", port = {}, role = \"auto\" }},", node.port()))
+        .collect();
+    for (name, settings) in DATABASES {
+        let settings = if is_honest { settings } else { "consistency = \"eventual\"" };
+        builder = builder.extra(&format!(
+            "[databases.{name}]\ndbname = \"postgres\"\nservers = [\n{}\n]\n{settings}",
+            servers.join("\n")
+        ));
+    }
+    builder
+}
+
+/// Lets the cast play for this time.
+pub(crate) fn load(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        thread::sleep(left.max(Duration::from_millis(1)));
+    }
+}
