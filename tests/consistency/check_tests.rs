@@ -1,9 +1,12 @@
 //! The checker itself, with histories made by hand.
 
 use crate::{
-    check::{Ledger, Promise, check, check_ledger},
+    check::{Case, Ledger, Promise, check, check_ledger},
     history::{Consistency, Event, Fate, Group, Read, SessionId, What, Write},
 };
+
+const PRIMARY: usize = 0;
+const REPLICA: usize = 1;
 
 /// A history that is told in the order of its clock.
 #[derive(Default)]
@@ -53,11 +56,19 @@ impl Tale {
     ) -> Self {
         let read = Read {
             values: [value].into(),
-            server: 0,
+            server: REPLICA,
             consistency,
             token: None,
         };
         self.add(session, group, What::Read(read))
+    }
+
+    /// The last event was on the primary.
+    fn on_the_primary(mut self) -> Self {
+        if let Some(What::Read(read)) = self.events.last_mut().map(|event| &mut event.what) {
+            read.server = PRIMARY;
+        }
+        self
     }
 
     /// The last event began when the one before it had not ended.
@@ -68,7 +79,11 @@ impl Tale {
     }
 
     fn breaks(&self) -> Vec<Promise> {
-        let violations = check(&self.events, 1);
+        let violations = check(&Case {
+            history: &self.events,
+            keys: 1,
+            primaries: &[(0, PRIMARY)],
+        });
         violations.iter().map(|it| it.promise).collect()
     }
 }
@@ -95,6 +110,21 @@ fn time_does_not_run_backwards_for_a_session() {
     let after_eventual = Tale::default().writes(1, 1);
     let after_eventual = after_eventual.reads_as(2, None, 1, Consistency::Eventual);
     assert_eq!(after_eventual.reads(2, 0).breaks(), [Promise::Monotonic]);
+}
+
+#[test]
+fn a_replica_may_be_ahead_of_the_primary_by_what_nobody_was_told() {
+    let under_way = || {
+        let tale = Tale::default().writes_in(1, None, 1, Fate::Unknown);
+        tale.reads(2, 1).reads(2, 0)
+    };
+    assert_eq!(under_way().breaks(), [Promise::Monotonic]);
+    assert_eq!(under_way().on_the_primary().breaks(), []);
+    let told = || Tale::default().writes(1, 1).reads(2, 1).reads(2, 0);
+    assert_eq!(told().on_the_primary().breaks(), [Promise::Monotonic]);
+    let twice = Tale::default().writes_in(1, None, 1, Fate::Unknown);
+    let twice = twice.reads(2, 1).on_the_primary().reads(2, 0);
+    assert_eq!(twice.on_the_primary().breaks(), [Promise::Monotonic]);
 }
 
 #[test]

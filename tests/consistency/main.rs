@@ -35,7 +35,7 @@ mod world;
 
 use std::{env, process, time::Duration};
 
-use check::{Promise, Violation, check, check_ledger, tally};
+use check::{Case, Promise, Violation, check, check_ledger, story, tally};
 use history::{Event, What};
 use stage::{Stage, load};
 use world::World;
@@ -51,14 +51,25 @@ fn seed() -> u64 {
     seed
 }
 
-fn report(violations: &[Violation], world: &World) {
+fn report(history: &[Event], violations: &[Violation], world: &World) {
     for (what, count) in world.counts() {
         println!("{count:>8}  {what}");
     }
     for violation in violations.iter().take(20) {
         println!("{violation}");
+        for event in story(history, violation) {
+            println!("    {event}");
+        }
     }
     println!("{:?}", tally(violations));
+}
+
+fn judge(stage: &Stage, history: &[Event]) -> Vec<Violation> {
+    check(&Case {
+        history,
+        keys: stage.world.keys(),
+        primaries: &stage.world.primaries(),
+    })
 }
 
 fn reads_on(history: &[Event], is_wanted: impl Fn(usize) -> bool) -> usize {
@@ -93,9 +104,9 @@ fn round(seed: u64, part: Duration) {
     let stage = Stage::new(true);
     stage.perform(seed, |stage| events(stage, part));
     let history = stage.world.take_history();
-    let mut violations = check(&history, stage.world.keys());
+    let mut violations = judge(&stage, &history);
     violations.extend(check_ledger(&history, &Stage::ledger(stage.cluster.replica(0))));
-    report(&violations, &stage.world);
+    report(&history, &violations, &stage.world);
     assert!(violations.is_empty(), "promises were broken");
     let (all, on_replicas) = (reads_on(&history, |_| true), reads_on(&history, |it| it > 0));
     println!("{on_replicas} of {all} reads on replicas");
@@ -124,8 +135,8 @@ fn without_promises_the_same_load_is_caught() {
     stage.delay_replay([200, 0]);
     stage.perform(seed(), |_| load(Duration::from_secs(3)));
     let history = stage.world.take_history();
-    let violations = check(&history, stage.world.keys());
-    report(&violations, &stage.world);
+    let violations = judge(&stage, &history);
+    report(&history, &violations, &stage.world);
     let found = tally(&violations);
     for promise in [
         Promise::OwnWrites,

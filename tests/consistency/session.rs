@@ -123,7 +123,13 @@ impl<'a> Session<'a> {
             is_write_prepared: false,
             dice,
         };
-        commands.iter().for_each(|command| session.raw.run(command));
+        for command in commands {
+            let answers = session.ask("setting", &[query(&command)]);
+            if !answers.as_deref().is_ok_and(succeeded) {
+                // It would be judged by what it has not asked for.
+                return;
+            }
+        }
         if let Some((_, values)) = taken.filter(|_| in_comment.is_none()) {
             raise(&mut session.known, &values);
             let began = world.clock.tick();
@@ -489,17 +495,18 @@ impl<'a> Session<'a> {
         let how = "transaction that is rolled back";
         let (write, began) = self.begin_write();
         let sql = self.sql(&write);
-        let mut fate = Fate::RolledBack;
-        let mut last = Ok(());
-        for text in ["BEGIN", &sql, "ROLLBACK"] {
-            last = self.ask(how, &[query(text)]).map(drop);
-            if last.is_err() {
-                fate = Fate::Unknown;
-                break;
+        for text in ["BEGIN", &sql] {
+            let answers = self.ask(how, &[query(text)]);
+            if !answers.as_deref().is_ok_and(is_in_transaction) {
+                self.end_write((write, began), how, Fate::Unknown);
+                answers?;
+                return self.ask(how, &[query("ROLLBACK")]).map(drop);
             }
         }
-        self.end_write((write, began), how, fate);
-        last
+        let answers = self.ask(how, &[query("ROLLBACK")]);
+        // However it ends: it was not committed.
+        self.end_write((write, began), how, Fate::RolledBack);
+        answers.map(drop)
     }
 
     fn write_in_two_phases(&mut self) -> Result<(), Gone> {
@@ -508,14 +515,10 @@ impl<'a> Session<'a> {
         let name = format!("t{}.{}", self.id, write.0.number);
         let sql = self.sql(&write.0);
         let prepare = format!("PREPARE TRANSACTION '{name}'");
-        let mut is_prepared = true;
-        for text in ["BEGIN", &sql, &prepare] {
+        let is_prepared = ["BEGIN", &sql, &prepare].iter().all(|text| {
             let answers = self.ask(how, &[query(text)]);
-            is_prepared &= answers.as_deref().is_ok_and(succeeded);
-            if answers.is_err() {
-                break;
-            }
-        }
+            answers.as_deref().is_ok_and(succeeded)
+        });
         let is_committed = is_prepared && self.dice.below(4) > 0;
         let end = if is_committed { "COMMIT" } else { "ROLLBACK" };
         let answers = if is_prepared {

@@ -87,6 +87,7 @@ impl Stage {
         self.world.send_direct_writers_away();
         self.cluster.primary().stop(StopMode::Fast).unwrap();
         let promoted = self.cluster.replica(0);
+        self.world.on_promotion(1);
         promoted.promote().unwrap();
         self.cluster.replica(1).follow(promoted).unwrap();
     }

@@ -30,6 +30,8 @@ pub(crate) struct World {
     sessions: AtomicUsize,
     is_over: AtomicBool,
     direct_writers_leave: AtomicBool,
+    /// Which server was the primary, from which tick of the clock on.
+    primaries: Mutex<Vec<(u64, usize)>>,
     history: Mutex<Vec<Event>>,
     counts: Mutex<BTreeMap<String, usize>>,
 }
@@ -51,6 +53,7 @@ impl World {
             sessions: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
             direct_writers_leave: AtomicBool::new(false),
+            primaries: Mutex::new(vec![(0, 0)]),
             history: Mutex::default(),
             counts: Mutex::default(),
         }
@@ -80,6 +83,14 @@ impl World {
     /// Before the primary becomes another one.
     pub(crate) fn send_direct_writers_away(&self) {
         self.direct_writers_leave.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn on_promotion(&self, server: usize) {
+        lock(&self.primaries).push((self.clock.tick(), server));
+    }
+
+    pub(crate) fn primaries(&self) -> Vec<(u64, usize)> {
+        lock(&self.primaries).clone()
     }
 
     /// The events of a session whose connection has ended.
