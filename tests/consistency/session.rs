@@ -136,7 +136,8 @@ impl<'a> Session<'a> {
             session.note(began, "token", What::Token(values));
         }
         session.token = in_comment;
-        let steps = 10 + session.dice.below(60);
+        let most = if part.takes_tokens { 8 } else { 60 };
+        let steps = 2 + session.dice.below(most);
         for _ in 0..steps {
             if world.is_over() || session.step().is_err() {
                 break;
@@ -237,11 +238,11 @@ impl<'a> Session<'a> {
             0 | 1 => self.read_by(&asks, "simple read", &[vec![query(&sql)]]),
             2 => self.read_by(&asks, "extended read", &[extended("", &sql)]),
             3 if !is_special => {
-                let mut messages = Vec::new();
-                if !std::mem::replace(&mut self.is_read_prepared, true) {
-                    messages.push(parse("r", &sql));
+                if !self.is_read_prepared {
+                    self.is_read_prepared = self.prepare("r", &sql)?;
+                    return Ok(());
                 }
-                messages.extend([bind("r", &[]), execute(), sync()]);
+                let messages = vec![bind("r", &[]), execute(), sync()];
                 self.read_by(&asks, "prepared read", &[messages])
             }
             4 if !is_special => self.read_by_execute(&asks, &sql),
@@ -253,6 +254,12 @@ impl<'a> Session<'a> {
             7 if !is_special => self.read_in_a_transaction(&asks),
             _ => self.read_by(&asks, "simple read", &[vec![query(&sql)]]),
         }
+    }
+
+    /// Prepares a statement; says whether that was done.
+    fn prepare(&mut self, name: &str, sql: &str) -> Result<bool, Gone> {
+        let answers = self.ask("Parse", &[parse(name, sql), sync()])?;
+        Ok(succeeded(&answers))
     }
 
     /// Sends all units at once; each must answer one state.
@@ -274,7 +281,10 @@ impl<'a> Session<'a> {
     }
 
     fn read_by_execute(&mut self, asks: &Asks, sql: &str) -> Result<(), Gone> {
-        self.ask("PREPARE", &[query(&format!("PREPARE e AS {sql}"))])?;
+        let answers = self.ask("PREPARE", &[query(&format!("PREPARE e AS {sql}"))])?;
+        if !succeeded(&answers) {
+            return Ok(());
+        }
         self.read_by(asks, "EXECUTE of a read", &[vec![query("EXECUTE e")]])?;
         self.ask("DEALLOCATE", &[query("DEALLOCATE e")])?;
         Ok(())
@@ -436,17 +446,20 @@ impl<'a> Session<'a> {
     }
 
     fn write_prepared(&mut self) -> Result<(), Gone> {
-        let it = self.begin_write();
-        let mut messages = Vec::new();
-        if !std::mem::replace(&mut self.is_write_prepared, true) {
-            messages.push(parse("w", &write("$1", "$2", "$3")));
+        if !self.is_write_prepared {
+            self.is_write_prepared = self.prepare("w", &write("$1", "$2", "$3"))?;
+            return Ok(());
         }
-        self.write_with("prepared write", it, "w", messages)
+        let it = self.begin_write();
+        self.write_with("prepared write", it, "w", Vec::new())
     }
 
     fn write_by_execute(&mut self) -> Result<(), Gone> {
         let sql = format!("PREPARE x (int, int, int) AS {}", write("$1", "$2", "$3"));
-        self.ask("PREPARE", &[query(&sql)])?;
+        let answers = self.ask("PREPARE", &[query(&sql)])?;
+        if !succeeded(&answers) {
+            return Ok(());
+        }
         let it = self.begin_write();
         let execute = format!("EXECUTE x({})", self.parameters(&it.0).join(", "));
         let answers = self.ask("EXECUTE of a write", &[query(&execute)]);

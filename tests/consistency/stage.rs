@@ -46,7 +46,19 @@ impl Stage {
         let pooler = pooler(&cluster, is_honest).start();
         let primary = ([127, 0, 0, 1], cluster.primary().port()).into();
         let world = World::new(pooler.address(), primary, cast, is_honest);
-        Self { cluster, pooler, world }
+        let stage = Self { cluster, pooler, world };
+        DATABASES.iter().for_each(|(database, _)| stage.await_service(database));
+        stage
+    }
+
+    /// Until reads and writes go where they are to go.
+    fn await_service(&self, database: &str) {
+        self.await_writes_to(database);
+        let name = "SELECT current_setting('test.server')";
+        support::eventually("a replica serves", || {
+            let mut raw = Raw::connect(self.pooler.address(), database);
+            raw.value(name) != "primary"
+        });
     }
 
     /// Runs `events` while the cast plays.
@@ -92,10 +104,14 @@ impl Stage {
         self.cluster.replica(1).follow(promoted).unwrap();
     }
 
-    /// Whether the pooler lets a write through.
+    /// Until the pooler lets a write through.
     pub(crate) fn await_writes(&self) {
+        self.await_writes_to(DATABASES[0].0);
+    }
+
+    fn await_writes_to(&self, database: &str) {
         support::eventually("writes flow", || {
-            let mut raw = Raw::connect(self.pooler.address(), "plain");
+            let mut raw = Raw::connect(self.pooler.address(), database);
             raw.query("UPDATE registers SET value = value WHERE key < 0") == ["C UPDATE 0", "Z I"]
         });
     }
