@@ -13,9 +13,12 @@ use super::{
 };
 use crate::{
     pool::{Hosts, Pool, Ticket},
-    protocol::{backend::TransactionStatus, encode},
-    server::{Server, login::Parameters},
-    session::{Settings, SettingsInterner},
+    protocol::{
+        backend::{ErrorFields, TransactionStatus},
+        encode,
+    },
+    server::{Server, login::Parameters, recover::RecoverError},
+    session::{ServerFault, Settings, SettingsInterner},
 };
 
 /// It is accepted whatever its value and nearly always different: not worth a question.
@@ -44,22 +47,60 @@ pub async fn parameters(
     let settings = interner.intern(checked);
     let mut first_failure = None;
     for pool in asked {
-        match checkout(pool, worker).await {
-            Ok(server) => {
-                let proved = pool.prove(server, &settings).await;
-                return proved.map_err(|error| Failure::login(pool, &error));
-            }
-            Err(failure) => first_failure = first_failure.or(Some(failure)),
+        match tell(pool, worker, &settings).await {
+            Ok(parameters) => return Ok(parameters),
+            Err(Silence::Lasting(failure)) => return Err(failure),
+            Err(Silence::OfOne(failure)) => first_failure = first_failure.or(Some(failure)),
         }
     }
     Err(first_failure.unwrap_or_else(|| Failure::new(Cause::Shutdown)))
+}
+
+/// Why a server does not tell its parameters.
+enum Silence {
+    /// Another one might.
+    OfOne(Failure),
+    /// No other would, or there is no time to ask it.
+    Lasting(Failure),
+}
+
+/// The parameters as one server tells them. It is asked once more if its connection breaks, for that may
+/// have been dead already.
+async fn tell(
+    pool: &Arc<Pool>,
+    worker: &Worker,
+    settings: &Arc<Settings>,
+) -> Result<Parameters, Silence> {
+    let mut is_second = false;
+    loop {
+        let server = checkout(pool, worker).await?;
+        match pool.prove(server, settings).await {
+            Ok(parameters) => return Ok(parameters),
+            Err(error) if is_refusal(&error) => {
+                return Err(Silence::Lasting(Failure::login(pool, &error)));
+            }
+            Err(error) if is_second => return Err(Silence::OfOne(Failure::login(pool, &error))),
+            Err(_) => is_second = true,
+        }
+    }
+}
+
+/// Whether a server has refused the settings, and has not just been stopped.
+fn is_refusal(error: &RecoverError) -> bool {
+    match error {
+        RecoverError::Fault(ServerFault::SettingsRefused(body)) => {
+            let sqlstate = ErrorFields::read(body).sqlstate;
+            sqlstate.is_none_or(|it| !it.is_operator_intervention())
+        }
+        _ => false,
+    }
 }
 
 /// Waits for a server.
 ///
 /// # Cancel safety
 /// May be dropped at any time: the place in the queue is given up.
-async fn checkout(pool: &Arc<Pool>, worker: &Worker) -> Result<Box<Server>, Failure> {
+async fn checkout(pool: &Arc<Pool>, worker: &Worker) -> Result<Box<Server>, Silence> {
     if let Some(server) = pool.try_checkout(worker.id, Instant::now()) {
         return Ok(server);
     }
@@ -78,16 +119,16 @@ async fn checkout(pool: &Arc<Pool>, worker: &Worker) -> Result<Box<Server>, Fail
     let served = match pool.settings().query_wait_timeout {
         Some(limit) => timeout(limit, served)
             .await
-            .map_err(|_| Failure::timeout(Cause::QueryWait, limit))?,
+            .map_err(|_| Silence::Lasting(Failure::timeout(Cause::QueryWait, limit)))?,
         None => served.await,
     };
     place.is_queued = false;
     served
-        .map_err(|error| Failure::checkout(&error))
+        .map_err(|error| Silence::OfOne(Failure::checkout(&error)))
         .and_then(|server| {
             worker
                 .adopt(server, pool)
-                .map_err(|error| Failure::io(&error))
+                .map_err(|error| Silence::OfOne(Failure::io(&error)))
         })
 }
 

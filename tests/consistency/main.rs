@@ -105,10 +105,16 @@ fn round(seed: u64, part: Duration) {
     stage.perform(seed, |stage| events(stage, part));
     let history = stage.world.take_history();
     let mut violations = judge(&stage, &history);
-    violations.extend(check_ledger(&history, &Stage::ledger(stage.cluster.replica(0))));
+    violations.extend(check_ledger(
+        &history,
+        &Stage::ledger(stage.cluster.replica(0)),
+    ));
     report(&history, &violations, &stage.world);
     assert!(violations.is_empty(), "promises were broken");
-    let (all, on_replicas) = (reads_on(&history, |_| true), reads_on(&history, |it| it > 0));
+    let (all, on_replicas) = (
+        reads_on(&history, |_| true),
+        reads_on(&history, |it| it > 0),
+    );
     println!("{on_replicas} of {all} reads on replicas");
     assert!(on_replicas > all / 10, "replicas hardly served");
     assert!(on_replicas < all, "the primary was never needed");

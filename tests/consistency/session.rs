@@ -78,8 +78,15 @@ impl<'a> Session<'a> {
         let mut commands = Vec::new();
         if part.database.is_some() && world.is_honest {
             if let Some(key) = part.key {
-                let set = (format!("-c pgweir.key={key}"), format!("SET pgweir.key = '{key}'"));
-                if dice.once_in(2) { options.push(set.0) } else { commands.push(set.1) }
+                let set = (
+                    format!("-c pgweir.key={key}"),
+                    format!("SET pgweir.key = '{key}'"),
+                );
+                if dice.once_in(2) {
+                    options.push(set.0)
+                } else {
+                    commands.push(set.1)
+                }
             }
             if part.consistency == Consistency::Strong {
                 match dice.below(3) {
@@ -308,7 +315,10 @@ impl<'a> Session<'a> {
             }
         }
         self.ask(how, &[query("COMMIT")])?;
-        assert!(servers.windows(2).all(|two| two[0] == two[1]), "{servers:?}");
+        assert!(
+            servers.windows(2).all(|two| two[0] == two[1]),
+            "{servers:?}"
+        );
         Ok(())
     }
 
@@ -341,7 +351,11 @@ impl<'a> Session<'a> {
     /// The next write: of a counter that everybody writes, or of the one that nobody else does.
     fn begin_write(&mut self) -> (Write, u64) {
         let is_own = self.dice.once_in(2);
-        let key = if is_own { self.own_key } else { self.dice.below(SHARED_KEYS) };
+        let key = if is_own {
+            self.own_key
+        } else {
+            self.dice.below(SHARED_KEYS)
+        };
         self.begin_write_of(key)
     }
 
@@ -363,7 +377,11 @@ impl<'a> Session<'a> {
     }
 
     fn sql(&self, it: &Write) -> String {
-        write(&self.id.to_string(), &it.number.to_string(), &it.key.to_string())
+        write(
+            &self.id.to_string(),
+            &it.number.to_string(),
+            &it.key.to_string(),
+        )
     }
 
     fn call(&self, function: &str, it: &Write) -> String {
@@ -398,7 +416,11 @@ impl<'a> Session<'a> {
         if is_done {
             write.value = value;
         }
-        let fate = if is_done { Fate::Acknowledged } else { Fate::Unknown };
+        let fate = if is_done {
+            Fate::Acknowledged
+        } else {
+            Fate::Unknown
+        };
         self.end_write((write, began), how, fate);
         answers.map(drop)
     }
@@ -410,7 +432,11 @@ impl<'a> Session<'a> {
         answers: Result<Vec<String>, Gone>,
     ) -> Result<(), Gone> {
         let is_done = answers.as_deref().is_ok_and(succeeded);
-        let fate = if is_done { Fate::Acknowledged } else { Fate::Unknown };
+        let fate = if is_done {
+            Fate::Acknowledged
+        } else {
+            Fate::Unknown
+        };
         self.end_write(write, how, fate);
         answers.map(drop)
     }
@@ -422,7 +448,11 @@ impl<'a> Session<'a> {
     }
 
     fn parameters(&self, it: &Write) -> [String; 3] {
-        [self.id.to_string(), it.number.to_string(), it.key.to_string()]
+        [
+            self.id.to_string(),
+            it.number.to_string(),
+            it.key.to_string(),
+        ]
     }
 
     fn write_with(
@@ -476,7 +506,10 @@ impl<'a> Session<'a> {
 
     fn write_by_a_block(&mut self) -> Result<(), Gone> {
         let write = self.begin_own_write();
-        let sql = format!("DO $$ BEGIN PERFORM {}; END $$", self.call("bump", &write.0));
+        let sql = format!(
+            "DO $$ BEGIN PERFORM {}; END $$",
+            self.call("bump", &write.0)
+        );
         let answers = self.ask("DO", &[query(&sql)]);
         self.end_silent_write(write, "DO", answers)
     }
@@ -587,7 +620,11 @@ impl<'a> Session<'a> {
         let is_as_planned = self.raw.last_error.contains("behind the commit");
         let is_done = is_as_planned && answers.is_ok();
         self.raw.last_error.clear();
-        let fate = if is_done { Fate::Acknowledged } else { Fate::Unknown };
+        let fate = if is_done {
+            Fate::Acknowledged
+        } else {
+            Fate::Unknown
+        };
         self.end_write(write, how, fate);
         answers.map(drop)
     }
@@ -678,7 +715,9 @@ fn result(answers: &[String]) -> Option<u32> {
 /// The rows that [`READ`] answers, also by COPY.
 fn states(answers: &[String]) -> impl Iterator<Item = (usize, Values)> {
     answers.iter().filter_map(|answer| {
-        let row = answer.strip_prefix("D ").or_else(|| answer.strip_prefix("d "))?;
+        let row = answer
+            .strip_prefix("D ")
+            .or_else(|| answer.strip_prefix("d "))?;
         let (server, values) = row.split_once(['|', '\t'])?;
         let server = SERVERS.iter().position(|name| *name == server)?;
         let values = values.trim_matches(['{', '}']).split(',');

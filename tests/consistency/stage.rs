@@ -37,7 +37,9 @@ impl Stage {
             ))
             .unwrap();
             support::eventually("the server knows its name", || {
-                node.psql("SELECT current_setting('test.server', true)").unwrap() == name
+                node.psql("SELECT current_setting('test.server', true)")
+                    .unwrap()
+                    == name
             });
         }
         for replica in cluster.replicas() {
@@ -46,8 +48,14 @@ impl Stage {
         let pooler = pooler(&cluster, is_honest).start();
         let primary = ([127, 0, 0, 1], cluster.primary().port()).into();
         let world = World::new(pooler.address(), primary, cast, is_honest);
-        let stage = Self { cluster, pooler, world };
-        DATABASES.iter().for_each(|(database, _)| stage.await_service(database));
+        let stage = Self {
+            cluster,
+            pooler,
+            world,
+        };
+        DATABASES
+            .iter()
+            .for_each(|(database, _)| stage.await_service(database));
         stage
     }
 
@@ -79,7 +87,9 @@ impl Stage {
         let sql = "SELECT session, number, count(*) FROM ledger GROUP BY 1, 2";
         let found = node.psql(sql).unwrap();
         let lines = found.lines().map(|line| {
-            let numbers = line.split('|').map(|number| number.parse().expect("a number"));
+            let numbers = line
+                .split('|')
+                .map(|number| number.parse().expect("a number"));
             let numbers: Vec<usize> = numbers.collect();
             let short = |number: usize| u32::try_from(number).expect("few writes");
             ((numbers[0], short(numbers[1])), short(numbers[2]))
@@ -134,10 +144,19 @@ fn pooler(cluster: &Cluster, is_honest: bool) -> PgweirBuilder {
     let servers: Vec<_> = cluster
         .nodes()
         .iter()
-        .map(|node| format!("  {{ host = \"127.0.0.1\", port = {}, role = \"auto\" }},", node.port()))
+        .map(|node| {
+            format!(
+                "  {{ host = \"127.0.0.1\", port = {}, role = \"auto\" }},",
+                node.port()
+            )
+        })
         .collect();
     for (name, settings) in DATABASES {
-        let settings = if is_honest { settings } else { "consistency = \"eventual\"" };
+        let settings = if is_honest {
+            settings
+        } else {
+            "consistency = \"eventual\""
+        };
         builder = builder.extra(&format!(
             "[databases.{name}]\ndbname = \"postgres\"\nservers = [\n{}\n]\n{settings}",
             servers.join("\n")
