@@ -219,12 +219,7 @@ impl Routing {
             avoid: self.avoid,
             patience: self.patience(wishes, settings, now),
         };
-        let policy = Policy {
-            on_lag: settings.on_lag,
-            load_balance: settings.load_balance,
-            primary_reads: settings.primary_reads,
-            zone: settings.zone.as_deref(),
-        };
+        let policy = Policy::of(settings);
         self.turn = self.turn.wrapping_add(1);
         let chance = Chance {
             turn: self.turn,

@@ -14,7 +14,7 @@ use super::{
     topology::HostState,
 };
 use crate::{
-    config::{Consistency, LoadBalance, OnLag, PrimaryReads, RouteTo},
+    config::{Consistency, LoadBalance, OnLag, PoolSettings, PrimaryReads, RouteTo},
     session::Kind,
     sql,
 };
@@ -57,6 +57,15 @@ pub struct Wishes {
 }
 
 impl Wishes {
+    /// Why a unit goes where the route says, if it says anything.
+    pub(super) fn reason(self) -> Reason {
+        if self.by_comment {
+            Reason::Hint
+        } else {
+            Reason::Route
+        }
+    }
+
     /// Takes over what a comment of the statement wishes; words that mean nothing wish nothing.
     pub fn hint(&mut self, route: Option<&[u8]>, consistency: Option<&[u8]>) {
         let word = |wish: Option<&[u8]>| {
@@ -83,6 +92,19 @@ pub struct Policy<'a> {
     pub primary_reads: PrimaryReads,
     /// The zone of this process.
     pub zone: Option<&'a str>,
+}
+
+impl<'a> Policy<'a> {
+    /// That of a pool with these settings.
+    #[inline]
+    pub fn of(settings: &'a PoolSettings) -> Self {
+        Self {
+            on_lag: settings.on_lag,
+            load_balance: settings.load_balance,
+            primary_reads: settings.primary_reads,
+            zone: settings.zone.as_deref(),
+        }
+    }
 }
 
 /// How much the asker would still wait.
@@ -156,11 +178,7 @@ pub fn decide(
     chance: Chance,
 ) -> Verdict {
     let wishes = question.wishes;
-    let wished = if wishes.by_comment {
-        Reason::Hint
-    } else {
-        Reason::Route
-    };
+    let wished = wishes.reason();
     let (reason, must_be_replica) = match (wishes.route, question.need) {
         (RouteTo::Primary, _) => return primary(topology, wished),
         (RouteTo::Replica, _) => (wished, true),
@@ -171,12 +189,7 @@ pub fn decide(
     if wishes.consistency == Consistency::Primary {
         return primary(topology, Reason::Consistency);
     }
-    let search = Search {
-        question,
-        policy,
-        topology,
-        incarnations: incarnations(topology),
-    };
+    let search = Search::new(question, policy, topology);
     if let Some(host) = search.pick(chance) {
         let is_primary = Some(host) == topology.primary();
         let reason = if is_primary {
@@ -220,7 +233,7 @@ fn incarnations(topology: &Topology) -> [u32; MAX_HOSTS] {
 }
 
 /// The search for a host that may serve a read.
-struct Search<'a> {
+pub(super) struct Search<'a> {
     question: &'a Question<'a>,
     policy: &'a Policy<'a>,
     topology: &'a Topology,
@@ -229,13 +242,26 @@ struct Search<'a> {
 
 /// What keeps a read from a replica that is up.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Obstacle {
-    reason: Reason,
+pub(super) struct Obstacle {
+    pub(super) reason: Reason,
     /// The poll that has to be done first, if it is not.
     poll: Poll,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    pub(super) fn new(
+        question: &'a Question<'a>,
+        policy: &'a Policy<'a>,
+        topology: &'a Topology,
+    ) -> Self {
+        Self {
+            question,
+            policy,
+            topology,
+            incarnations: incarnations(topology),
+        }
+    }
+
     /// The one of the hosts that may serve the read, by the pool's rule.
     fn pick(&self, chance: Chance) -> Option<HostId> {
         let (mut near, mut far) = (Ids::default(), Ids::default());
@@ -252,7 +278,7 @@ impl Search<'_> {
         of(&near).or_else(|| of(&far))
     }
 
-    fn may_serve(&self, id: HostId) -> bool {
+    pub(super) fn may_serve(&self, id: HostId) -> bool {
         let host = &self.topology.hosts()[id];
         match host.state() {
             HostState::Replica => self.is_up(id) && self.obstacle(id).is_none(),
@@ -273,7 +299,7 @@ impl Search<'_> {
     }
 
     /// What keeps the read from this replica, if anything does.
-    fn obstacle(&self, id: HostId) -> Option<Obstacle> {
+    pub(super) fn obstacle(&self, id: HostId) -> Option<Obstacle> {
         let question = self.question;
         if question.wishes.consistency == Consistency::Eventual {
             return None;

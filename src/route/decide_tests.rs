@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     config::Role,
-    route::{History, Host, Lsn, Token, Visit},
+    route::{Candidacy, History, Host, Lsn, Token, Visit, candidates},
 };
 
 const HISTORY: History = History {
@@ -873,8 +873,8 @@ impl World {
 }
 
 impl Asked {
-    fn verdict(&self, policy: &Policy<'_>, topology: &Topology, chance: Chance) -> Verdict {
-        let question = Question {
+    fn question(&self) -> Question<'_> {
+        Question {
             need: self.need,
             wishes: self.wishes,
             freshness: &self.freshness,
@@ -883,8 +883,17 @@ impl Asked {
             is_pinned: self.is_pinned,
             avoid: self.avoid,
             patience: self.patience,
-        };
+        }
+    }
+
+    fn verdict(&self, policy: &Policy<'_>, topology: &Topology, chance: Chance) -> Verdict {
+        let question = self.question();
         decide(&question, policy, topology, chance)
+    }
+
+    fn candidates(&self, policy: &Policy<'_>, topology: &Topology) -> Vec<Candidacy> {
+        let question = self.question();
+        candidates(&question, policy, topology)
     }
 
     /// Whether only the primary will do, whatever is known of the servers.
@@ -1242,6 +1251,27 @@ proptest! {
                 || Some(host) == world.primary
                 || asked.freshness.visit == present;
             prop_assert_eq!(visit, if is_held { present } else { None });
+        }
+    }
+
+    /// What people are told of each host is what the decision goes by.
+    #[test]
+    fn the_candidates_are_those_of_the_rule(
+        world in world(), asked in asked(), policy in policy(),
+    ) {
+        let told = asked.candidates(&policy, &world.topology());
+        prop_assert_eq!(told.len(), world.servers.len());
+        for (host, (candidacy, server)) in told.into_iter().zip(&world.servers).enumerate() {
+            let is_eligible = candidacy == Candidacy::Eligible;
+            if asked.needs_primary() {
+                prop_assert_eq!(is_eligible, world.primary == Some(host));
+                continue;
+            }
+            prop_assert_eq!(is_eligible, asked.may_be_served_by(&world, &policy, host));
+            let serves = server.state == HostState::Replica && server.weight > 0;
+            let is_behind = matches!(candidacy, Candidacy::Behind(_));
+            let is_late = serves && asked.avoid != Some(host) && !is_eligible;
+            prop_assert_eq!(is_behind, is_late, "{:?}", candidacy);
         }
     }
 }

@@ -6,12 +6,14 @@
 //! polls      the primary's position, by number     decide     unit, wishes, freshness, topology → host
 //! topology   what each server was seen to be       balance    which of several
 //! token      freshness that travels                reason     why, by name
+//!                                                  candidates what keeps which host from a unit
 //! ```
 //!
 //! Pure: no socket, no clock, no chance of its own. The monitor (in `pool`) writes the facts, a client's
 //! relay asks for decisions.
 
 pub mod balance;
+pub mod candidates;
 pub mod decide;
 pub mod freshness;
 pub mod lsn;
@@ -21,6 +23,7 @@ pub mod token;
 pub mod topology;
 
 pub use balance::Chance;
+pub use candidates::{Candidacy, candidates};
 pub use decide::{Decision, MAX_HOSTS, Need, Patience, Policy, Question, Verdict, Wishes, decide};
 pub use freshness::{Freshness, Visit};
 pub use lsn::Lsn;
