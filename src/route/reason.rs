@@ -2,55 +2,53 @@
 
 use crate::sql;
 
-/// Why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// What the statement is: a read to a replica, anything else to the primary.
-    Statement(sql::Reason),
-    /// A transaction that only reads.
-    ReadOnlyTransaction,
-    /// A comment of the statement says so.
-    Hint,
-    /// `route` says so: of the session, the user or the database.
-    Route,
-    /// `consistency = "primary"`.
-    Consistency,
-    /// `primary_reads = "always"`.
-    PrimaryReads,
-    /// No replica has replayed what the session wrote.
-    OwnWrites,
-    /// No replica has replayed what the session has seen elsewhere.
-    Monotonic,
-    /// No replica has replayed to the moment at which the read was asked.
-    Strong,
-    /// No replica has replayed to the session's token.
-    Token,
-    /// It wrote less than `pin_after_write` ago.
-    PinAfterWrite,
-    /// No replica serves reads.
-    NoReplica,
-    /// A replica refused or cancelled it, or died before its first row.
-    Rerun,
-    /// A message too long to be looked at, or a FunctionCall.
-    Unseen,
+/// Defines [`Reason`]; what is documented here is what people are told.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal,)+) => {
+        /// Why.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            /// What the statement is: a read to a replica, anything else to the primary.
+            Statement(sql::Reason),
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        /// Those that are not a statement's, in the order of their indices.
+        const OTHERS: &[(Reason, &str, &str)] =
+            &[$((Reason::$name, $code, concat!($($doc),+).trim_ascii()),)+];
+    };
 }
 
-/// Those that are not a statement's, in the order of their indices.
-const OTHERS: [(Reason, &str); 13] = [
-    (Reason::ReadOnlyTransaction, "read_only_transaction"),
-    (Reason::Hint, "hint"),
-    (Reason::Route, "route_setting"),
-    (Reason::Consistency, "consistency_primary"),
-    (Reason::PrimaryReads, "primary_reads"),
-    (Reason::OwnWrites, "own_writes"),
-    (Reason::Monotonic, "monotonic"),
-    (Reason::Strong, "strong"),
-    (Reason::Token, "token"),
-    (Reason::PinAfterWrite, "pin_after_write"),
-    (Reason::NoReplica, "no_replica"),
-    (Reason::Rerun, "rerun"),
-    (Reason::Unseen, "unseen"),
-];
+reasons! {
+    /// A transaction that only reads.
+    ReadOnlyTransaction = "read_only_transaction",
+    /// A comment of the statement says so.
+    Hint = "hint",
+    /// `route` says so: of the session, the user or the database.
+    Route = "route_setting",
+    /// `consistency = "primary"`.
+    Consistency = "consistency_primary",
+    /// `primary_reads = "always"`.
+    PrimaryReads = "primary_reads",
+    /// No replica has replayed what the session wrote.
+    OwnWrites = "own_writes",
+    /// No replica has replayed what the session has seen elsewhere.
+    Monotonic = "monotonic",
+    /// No replica has replayed to the moment at which the read was asked.
+    Strong = "strong",
+    /// No replica has replayed to the session's token.
+    Token = "token",
+    /// It wrote less than `pin_after_write` ago.
+    PinAfterWrite = "pin_after_write",
+    /// No replica serves reads.
+    NoReplica = "no_replica",
+    /// A replica refused or cancelled it, or died before its first row.
+    Rerun = "rerun",
+    /// A message too long to be looked at, or a FunctionCall.
+    Unseen = "unseen",
+    /// `pool_mode = "session"`: a session has one server for all that it does.
+    SessionMode = "session_mode",
+}
 
 impl Reason {
     /// How many there are.
@@ -62,7 +60,7 @@ impl Reason {
         match self {
             Self::Statement(reason) => reason as usize,
             other => {
-                let place = OTHERS.iter().position(|(reason, _)| *reason == other);
+                let place = OTHERS.iter().position(|(reason, ..)| *reason == other);
                 sql::Reason::ALL.len() + place.unwrap_or(0)
             }
         }
@@ -71,18 +69,29 @@ impl Reason {
     /// All of them, by index.
     pub fn all() -> impl Iterator<Item = Self> {
         let statements = sql::Reason::ALL.into_iter().map(Self::Statement);
-        statements.chain(OTHERS.into_iter().map(|(reason, _)| reason))
+        statements.chain(OTHERS.iter().map(|(reason, ..)| *reason))
     }
 
     /// A stable name for metrics and the console.
     pub fn code(self) -> &'static str {
         match self {
             Self::Statement(reason) => reason.code(),
-            other => {
-                let known = OTHERS.iter().find(|(reason, _)| *reason == other);
-                known.map_or("", |(_, code)| code)
-            }
+            other => other.told().0,
         }
+    }
+
+    /// What it means.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Statement(reason) => reason.about(),
+            other => other.told().1,
+        }
+    }
+
+    /// Name and meaning of one that is not a statement's.
+    fn told(self) -> (&'static str, &'static str) {
+        let known = OTHERS.iter().find(|(reason, ..)| *reason == self);
+        known.map_or_else(Default::default, |(_, code, about)| (*code, *about))
     }
 }
 
@@ -98,6 +107,8 @@ mod tests {
         for (index, reason) in all.into_iter().enumerate() {
             assert_eq!(reason.index(), index, "{reason:?}");
             assert!(codes.insert(reason.code()), "{reason:?}");
+            let is_sentence = reason.about().ends_with('.') && !reason.about().contains("  ");
+            assert!(is_sentence, "{reason:?}: {}", reason.about());
         }
     }
 }

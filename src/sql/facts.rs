@@ -82,12 +82,12 @@ impl Class {
     }
 }
 
-/// Defines [`Reason`] with one stable name per variant.
+/// Defines [`Reason`] with one stable name per variant; what is documented here is what people are told.
 macro_rules! reasons {
-    ($($(#[$doc:meta])+ $name:ident = $code:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal,)+) => {
         /// Why a string got its class.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        pub enum Reason { $($(#[$doc])+ $name,)+ }
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
 
         impl Reason {
             /// All of them, in the order of their discriminants.
@@ -96,6 +96,11 @@ macro_rules! reasons {
             /// A stable name for metrics and the console.
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$name => $code,)+ }
+            }
+
+            /// What it means.
+            pub const fn about(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
             }
         }
     };
