@@ -164,7 +164,7 @@ impl Routing {
         peers.session.set_place(Place::Replica);
         peers.server.stake.begin(request);
         let host = &self.topology.hosts()[decision.host];
-        host.begin();
+        host.begin(true);
         black_box(peers.send(request));
         peers.receive(reply);
         host.end();

@@ -320,7 +320,7 @@ async fn begin_session(
     .refusing(Relay::refusals(&pool.settings()))
     .sharing(worker.texts.clone())
     .told(told.iter().map(|(name, value)| (&**name, &**value)));
-    let routing = Routing::new(&cluster, &pool.settings(), &session, record.id);
+    let routing = Routing::new(&cluster, &pool.settings(), &session, &record);
     if *pooler.lifecycle.borrow() == Lifecycle::Draining {
         record.signal(Signal::Drain);
     }

@@ -76,7 +76,7 @@ impl Watches {
         {
             return Some(Arc::clone(&watched.watch));
         }
-        let hosts = servers.iter().map(host).collect();
+        let hosts = servers.iter().map(Host::of).collect();
         let watch = Watch::new(Topology::new(hosts), Arc::clone(&self.worlds));
         let plan = watch::Sender::new(Arc::new(Plan {
             logins: logins.to_vec(),
@@ -127,9 +127,4 @@ impl Watches {
         self.lock()
             .retain(|name, _| config.database(name).is_some());
     }
-}
-
-fn host(server: &Server) -> Host {
-    let name = server.to_string();
-    Host::new(&name, server.role, server.weight, server.zone.as_deref())
 }

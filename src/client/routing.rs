@@ -12,14 +12,15 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    config::{Consistency, ConsistencyScope, OnLag, PoolSettings, RouteTo},
-    pool::{Cluster, Hosts, Pool, Watch, watch::SharedWrite},
+    config::{Consistency, ConsistencyScope, OnLag, PoolMode, PoolSettings, RouteTo},
+    pool::{ClientRecord, Cluster, Hosts, Pool, Watch, watch::SharedWrite},
     protocol::SqlState,
     route::{
         self, Chance, Decision, Freshness, HostId, Need, Patience, Policy, Poll, Question, Reason,
         Token, Verdict, Wishes,
     },
     session::{Kind, Place, Session, Settings, Unit, unit::Hints},
+    sql,
 };
 
 /// The setting that a session's token is told, and set, by.
@@ -76,6 +77,8 @@ pub struct Routing {
     shared_by_comment: Option<Arc<SharedWrite>>,
     /// Where the present unit was sent, and why.
     decision: Option<Decision>,
+    /// Whether that only reads.
+    is_read: bool,
     /// The host on which it is counted as being at work.
     at_work: Option<HostId>,
     /// Whether the present unit is proved to be a read that stands alone, and its length.
@@ -87,8 +90,10 @@ pub struct Routing {
     reruns: u8,
     /// When it last wrote, where `pin_after_write` asks for that.
     wrote_at: Option<Instant>,
-    /// Which client this is, for rules that remember.
-    client: u64,
+    /// It wrote, and the console does not know yet when.
+    is_undated: bool,
+    /// What the console shows of the client.
+    record: Arc<ClientRecord>,
     turn: u64,
 }
 
@@ -98,7 +103,7 @@ impl Routing {
         cluster: &Arc<Cluster>,
         settings: &PoolSettings,
         session: &Session,
-        client: u64,
+        record: &Arc<ClientRecord>,
     ) -> Option<Box<Self>> {
         let hosts = cluster.hosts();
         let watch = Arc::clone(hosts.watch.as_ref()?);
@@ -114,14 +119,16 @@ impl Routing {
             wished,
             shared_by_comment: None,
             decision: None,
+            is_read: false,
             at_work: None,
             stake: None,
             waiting: None,
             avoid: None,
             reruns: 0,
             wrote_at: None,
-            client,
-            turn: client,
+            is_undated: false,
+            record: Arc::clone(record),
+            turn: record.id,
         }))
     }
 
@@ -184,7 +191,11 @@ impl Routing {
 
     fn decide(&mut self, unit: &Unit, settings: &PoolSettings, now: Instant) -> Verdict {
         let topology = &self.watch.topology;
-        let reason = unit.reason.map_or(Reason::Unseen, Reason::Statement);
+        let reason = match unit.reason {
+            Some(reason) => Reason::Statement(reason),
+            None if settings.pool_mode == PoolMode::Session => Reason::SessionMode,
+            None => Reason::Unseen,
+        };
         let need = Need::of(unit.kind, reason);
         let need = match need {
             // It has failed on too many replicas.
@@ -224,7 +235,7 @@ impl Routing {
         let chance = Chance {
             turn: self.turn,
             dice: self.turn.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            client: self.client,
+            client: self.record.id,
         };
         route::decide(&question, &policy, topology, chance)
     }
@@ -273,6 +284,12 @@ impl Routing {
         if self.reruns > 0 {
             decision.reason = Reason::Rerun;
         }
+        let only_reads = Reason::Statement(sql::Reason::ProvedRead);
+        if let (Some(own), true) = (unit.reason, decision.reason == only_reads) {
+            // What may run anywhere may do so for a reason of its own.
+            decision.reason = Reason::Statement(own);
+        }
+        self.is_read = matches!(unit.kind, Kind::Read | Kind::ReadOnlyTransaction);
         self.watch.count(decision);
         let primary = self.watch.topology.primary();
         if settings.shadow {
@@ -303,7 +320,7 @@ impl Routing {
         self.stop_work();
         self.at_work = self.decision.map(|decision| decision.host);
         if let Some(host) = self.host() {
-            host.begin();
+            host.begin(self.is_read);
         }
     }
 
@@ -325,8 +342,7 @@ impl Routing {
         if changes_schema {
             self.watch.on_schema_change();
         }
-        let poll = self.freshness.on_write(&self.watch.topology);
-        self.watch.want(poll);
+        let poll = self.begin_pin();
         match settings.consistency_scope {
             ConsistencyScope::Session => {}
             ConsistencyScope::User => self.cluster.on_write(poll),
@@ -342,6 +358,23 @@ impl Routing {
         }
         if settings.pin_after_write.is_some() {
             self.wrote_at = Some(Instant::now());
+        }
+    }
+
+    /// Whatever the primary holds by now, the session may have written; answers the poll that tells.
+    fn begin_pin(&mut self) -> Poll {
+        let poll = self.freshness.on_write(&self.watch.topology);
+        self.watch.want(poll);
+        self.record.written.store(poll, Ordering::Relaxed);
+        self.is_undated = true;
+        poll
+    }
+
+    /// Tells the console when the session wrote, if it has; `now` is only asked if so.
+    #[inline]
+    pub fn date_write(&mut self, now: impl FnOnce() -> u64) {
+        if std::mem::take(&mut self.is_undated) {
+            self.record.written_at.store(now(), Ordering::Relaxed);
         }
     }
 
@@ -416,8 +449,7 @@ impl Routing {
                     token: own_token(session.settings()),
                     ..Freshness::default()
                 };
-                self.freshness.on_write(&self.watch.topology);
-                self.watch.want(self.freshness.written);
+                self.begin_pin();
                 self.wished = Wished::read(session.settings(), settings, &self.watch);
             }
         }

@@ -116,8 +116,15 @@ pub struct ClientRecord {
     pub server: AtomicU64,
     /// Statements that it has prepared by name.
     pub prepared_statements: AtomicUsize,
-    /// Why it keeps its server beyond the transaction: bits of [`crate::session::Pins`].
-    pub pins: AtomicU8,
+    /// The poll behind its last write, of its database's watch; 0 if it has not written, or if there is
+    /// nothing to choose.
+    pub written: AtomicU64,
+    /// When that was, in milliseconds of [`Clients::now`].
+    pub written_at: AtomicU64,
+    /// Since when it keeps its server beyond the transaction, likewise.
+    pub pinned_at: AtomicU64,
+    /// Why: bits of [`crate::session::Pins`].
+    pins: AtomicU8,
     state: AtomicU8,
     signals: AtomicU8,
     /// When [`Signal::Deadline`] is due, in milliseconds of [`Clients::now`]; 0 for never.
@@ -135,6 +142,19 @@ impl ClientRecord {
     pub fn pin_reasons(&self) -> impl Iterator<Item = &'static str> {
         let pins = Pins::from_bits(self.pins.load(Ordering::Relaxed));
         pins.iter().map(PinReason::as_str)
+    }
+
+    /// Says why it keeps its server beyond the transaction; `now` is only asked when that begins.
+    #[inline]
+    pub fn set_pins(&self, pins: Pins, now: impl FnOnce() -> u64) {
+        let before = self.pins.load(Ordering::Relaxed);
+        if before == pins.bits() {
+            return;
+        }
+        if before == 0 {
+            self.pinned_at.store(now(), Ordering::Relaxed);
+        }
+        self.pins.store(pins.bits(), Ordering::Relaxed);
     }
 
     /// Says what it is doing.
@@ -233,7 +253,13 @@ impl Clients {
 
     /// Milliseconds since the process began; never 0.
     pub fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis())
+        self.at(Instant::now())
+    }
+
+    /// The same of a moment.
+    pub fn at(&self, moment: Instant) -> u64 {
+        let elapsed = moment.saturating_duration_since(self.started);
+        u64::try_from(elapsed.as_millis())
             .unwrap_or(u64::MAX)
             .saturating_add(1)
     }
@@ -276,6 +302,9 @@ impl Clients {
             requested_at: AtomicU64::new(0),
             server: AtomicU64::new(0),
             prepared_statements: AtomicUsize::new(0),
+            written: AtomicU64::new(0),
+            written_at: AtomicU64::new(0),
+            pinned_at: AtomicU64::new(0),
             pins: AtomicU8::new(0),
             state: AtomicU8::new(ClientState::Idle as u8),
             signals: AtomicU8::new(0),

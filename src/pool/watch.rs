@@ -202,6 +202,13 @@ impl Watch {
         shared
     }
 
+    /// The poll behind the last write of those with this key, without remembering the key.
+    pub fn written_by(&self, key: &[u8]) -> Poll {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = keys.writes.get(key);
+        known.map_or(keys.forgotten, |write| write.poll())
+    }
+
     /// How often each reason decided: for the primary, and for replicas; those that never did are left
     /// out.
     pub fn routes(&self) -> Vec<(Reason, u64, u64)> {

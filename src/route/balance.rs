@@ -181,8 +181,8 @@ mod tests {
         let counts = shares(LoadBalance::Weighted, &hosts(&[1, 3]), &[0, 1]);
         assert!((800..1200).contains(&counts[0]), "{counts:?}");
         let hosts = hosts(&[1, 4]);
-        (0..2).for_each(|_| hosts[0].begin());
-        (0..4).for_each(|_| hosts[1].begin());
+        (0..2).for_each(|_| hosts[0].begin(true));
+        (0..4).for_each(|_| hosts[1].begin(true));
         assert_eq!(shares(LoadBalance::LeastConnections, &hosts, &[0, 1])[0], 0);
     }
 

@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use super::{Lsn, Poll, Polls, token::History};
-use crate::config::Role;
+use crate::config::{Role, Server};
 
 /// The index of a server among those of its database.
 pub type HostId = usize;
@@ -94,8 +94,8 @@ pub struct Host {
     active: AtomicUsize,
     /// How long a read takes on it, smoothed, in microseconds; 0 until one was seen.
     latency: AtomicU64,
-    /// Units of work that it was given.
-    served: AtomicU64,
+    /// Units of work that it was given: reads, and others.
+    served: (AtomicU64, AtomicU64),
     incarnation: AtomicU32,
 }
 
@@ -114,9 +114,15 @@ impl Host {
             timeline: AtomicU32::new(0),
             active: AtomicUsize::new(0),
             latency: AtomicU64::new(0),
-            served: AtomicU64::new(0),
+            served: (AtomicU64::new(0), AtomicU64::new(0)),
             incarnation: AtomicU32::new(0),
         }
+    }
+
+    /// One of the configuration's, that nobody has looked at.
+    pub fn of(server: &Server) -> Self {
+        let name = server.to_string();
+        Self::new(&name, server.role, server.weight, server.zone.as_deref())
     }
 
     /// What it was last seen to be.
@@ -198,14 +204,21 @@ impl Host {
 
     /// Units of work that it was given.
     pub fn served(&self) -> u64 {
-        self.served.load(Ordering::Relaxed)
+        self.reads() + self.served.1.load(Ordering::Relaxed)
     }
 
-    /// A client got it.
+    /// Those that could have been given to a replica.
+    pub fn reads(&self) -> u64 {
+        self.served.0.load(Ordering::Relaxed)
+    }
+
+    /// A client got it, for a read or for something else.
     #[inline]
-    pub fn begin(&self) {
+    pub fn begin(&self, is_read: bool) {
         self.active.fetch_add(1, Ordering::Relaxed);
-        self.served.fetch_add(1, Ordering::Relaxed);
+        let (reads, others) = &self.served;
+        let served = if is_read { reads } else { others };
+        served.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A client is through with it.
@@ -312,6 +325,16 @@ impl Topology {
     pub fn position(&self, poll: Poll) -> Option<Lsn> {
         self.polls.position(poll)
     }
+
+    /// Whether some replica that serves reads has replayed what that poll found.
+    pub fn is_replayed(&self, poll: Poll) -> bool {
+        let Some(position) = self.position(poll) else {
+            return false;
+        };
+        let serves = |host: &&Host| host.state() == HostState::Replica && host.weight > 0;
+        let mut hosts = self.hosts.iter().filter(serves);
+        hosts.any(|host| host.replayed() >= position)
+    }
 }
 
 #[cfg(test)]
@@ -372,6 +395,37 @@ mod tests {
             started: 1,
         });
         assert!(!topology.hides_positions());
+    }
+
+    #[test]
+    fn a_write_is_replayed_when_a_replica_that_serves_has_come_to_it() {
+        let replica = |weight| Host::new("r", Role::Replica, weight, None);
+        let topology = Topology::new(vec![host(Role::Primary), replica(1), replica(0)]);
+        let [_, serving, spare] = topology.hosts() else {
+            panic!("three hosts")
+        };
+        let poll = topology.polls.next();
+        for it in [serving, spare] {
+            it.set_state(HostState::Replica);
+        }
+        spare.set_replayed(Lsn(50));
+        serving.set_replayed(Lsn(49));
+        assert!(!topology.is_replayed(poll), "nobody has asked yet");
+        topology.polls.answer(topology.polls.send(), Lsn(50));
+        assert!(!topology.is_replayed(poll), "who has it serves nobody");
+        serving.set_replayed(Lsn(50));
+        assert!(topology.is_replayed(poll));
+        serving.set_state(HostState::Lagging);
+        assert!(!topology.is_replayed(poll), "nor does that one");
+    }
+
+    #[test]
+    fn reads_are_counted_apart() {
+        let host = host(Role::Primary);
+        for is_read in [true, false, true] {
+            host.begin(is_read);
+        }
+        assert_eq!((host.reads(), host.served(), host.active()), (2, 3, 3));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
         Server, ServerState, connection,
         recover::{Leftover, Unfinished},
     },
-    session::{Damage, Outbox, Release, ServerFault},
+    session::{Damage, Outbox, Pins, Release, ServerFault},
 };
 
 impl Relay {
@@ -147,9 +147,6 @@ impl Relay {
                 return self.on_server_lost(cx, &failure);
             }
         }
-        self.record
-            .pins
-            .store(self.session.pins().bits(), Ordering::Relaxed);
         self.refuse_transaction_block()?;
         self.return_if_clean();
         Ok(())
@@ -175,9 +172,12 @@ impl Relay {
     #[inline]
     pub(super) fn return_if_clean(&mut self) {
         let Some(server) = &self.server else { return };
-        let pins = self.session.pins().bits();
-        self.record.pins.store(pins, Ordering::Relaxed);
+        let clients = &self.worker.clients;
+        self.record.set_pins(self.session.pins(), || clients.now());
         if self.session.release(&server.state) == Release::Keep || !server.is_flushed() {
+            if let Some(routing) = &mut self.routing {
+                routing.date_write(|| clients.now());
+            }
             return;
         }
         let Some(server) = self.server.take() else {
@@ -220,6 +220,7 @@ impl Relay {
             stats.query_time.add_time(held);
             if let Some(routing) = &mut self.routing {
                 routing.on_release(held, &self.settings);
+                routing.date_write(|| self.worker.clients.at(now));
             }
         }
         let statements = server.state.statements.len();
@@ -266,11 +267,12 @@ impl Relay {
             routing.on_lost();
             routing.on_failure();
             routing.begin_anew();
+            routing.date_write(|| self.worker.clients.now());
         }
         self.phase = Phase::Idle;
         self.record.set_state(ClientState::Idle);
         self.record.server.store(0, Ordering::Relaxed);
-        self.record.pins.store(0, Ordering::Relaxed);
+        self.record.set_pins(Pins::NONE, || 0);
         let mut answers = Vec::new();
         let damage =
             self.session
