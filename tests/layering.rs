@@ -36,7 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "pool", "server", "route", "sql", "net", "protocol", "config", "stats",
+            "pool", "server", "route", "session", "sql", "net", "protocol", "config", "stats",
         ],
     ),
 ];

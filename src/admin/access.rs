@@ -22,6 +22,7 @@ impl Role {
             Self::Stats => match command {
                 Command::Empty
                 | Command::Show(_)
+                | Command::Explain(_)
                 | Command::Transaction(_)
                 | Command::IgnoredSet => true,
                 Command::Control(_) => false,
@@ -41,6 +42,7 @@ mod tests {
             ("SHOW POOLS", true),
             ("SHOW CONFIG", true),
             ("SHOW PINS", true),
+            ("EXPLAIN ROUTE DELETE FROM t", true),
             ("SELECT stats", true),
             ("BEGIN", true),
             ("ROLLBACK", true),

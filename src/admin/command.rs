@@ -2,7 +2,8 @@
 //!
 //! PgBouncer's (`src/admin.c`: a word with at most one argument, or SET), in which a word is
 //! `[0-9a-z_]+` in any case or `"quoted"`; beside it comments, white space of every kind, a string of
-//! semicolons at the end, and the empty command. Pure: text in, [`Command`] out.
+//! semicolons at the end, and the empty command. EXPLAIN ROUTE is ours, and takes what follows as it is.
+//! Pure: text in, [`Command`] out.
 
 use super::refusal::Refusal;
 
@@ -18,6 +19,8 @@ pub(super) enum Command {
     Empty,
     /// SHOW, or SELECT: of what, in lower case.
     Show(String),
+    /// EXPLAIN ROUTE.
+    Explain(ExplainRoute),
     /// BEGIN, COMMIT, ROLLBACK and their like, which drivers send by habit; the tag to answer with.
     Transaction(&'static str),
     /// SET of something that drivers set by habit and that means nothing here.
@@ -60,6 +63,17 @@ pub(super) enum Control {
     Shutdown(ShutdownMode),
 }
 
+/// `EXPLAIN ROUTE [FOR database [AS user]] statement`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ExplainRoute {
+    /// Whose servers; the only database without it.
+    pub(super) database: Option<String>,
+    /// Whose settings; the database's own without it.
+    pub(super) user: Option<String>,
+    /// What would be run, whatever it holds: comments, quotes and semicolons too.
+    pub(super) statement: String,
+}
+
 /// Settings that drivers set by habit.
 const IGNORED_SETTINGS: [&str; 7] = [
     "application_name",
@@ -95,6 +109,9 @@ enum Token {
 /// Reads one command.
 pub(super) fn parse(text: &str) -> Result<Command, Refusal> {
     let unknown = || Refusal::unknown(text);
+    if let Some(rest) = behind_word(text, "explain").and_then(|rest| behind_word(rest, "route")) {
+        return explain_route(rest);
+    }
     let mut tokens = tokens(text).ok_or_else(unknown)?;
     while tokens.last() == Some(&Token::Semicolon) {
         tokens.pop();
@@ -224,6 +241,60 @@ fn command(verb: &str, argument: Option<String>) -> Option<Result<Command, Refus
         _ => return None,
     };
     Some(Ok(Command::Control(control)))
+}
+
+/// What follows a word at the beginning of a text, but for blanks and comments in front of it.
+fn behind_word<'t>(text: &'t str, word: &str) -> Option<&'t str> {
+    let mut rest = text.trim_start();
+    loop {
+        rest = if rest.starts_with("--") {
+            rest.split_once('\n')?.1.trim_start()
+        } else if rest.starts_with("/*") {
+            behind_comment(rest)?.trim_start()
+        } else {
+            break;
+        };
+    }
+    let (found, behind) = bare_word(rest);
+    found.eq_ignore_ascii_case(word).then_some(behind)
+}
+
+/// A bare word at the beginning of a text, empty if there is none, and what follows it.
+fn bare_word(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()))
+}
+
+/// No statement begins with FOR, nor with AS. Comments are the statement's: hints stand in them.
+fn explain_route(text: &str) -> Result<Command, Refusal> {
+    let mut rest = text.trim_start();
+    let (mut database, mut user) = (None, None);
+    for (word, name) in [("for", &mut database), ("as", &mut user)] {
+        let (found, behind) = bare_word(rest);
+        if !found.eq_ignore_ascii_case(word) {
+            break;
+        }
+        let (argument, behind) = leading_name(behind.trim_start())?;
+        *name = bounded(Some(argument), LONGEST_ARGUMENT)?;
+        rest = behind.trim_start();
+    }
+    if rest.is_empty() {
+        return Err(Refusal::new("a statement is required"));
+    }
+    Ok(Command::Explain(ExplainRoute {
+        database,
+        user,
+        statement: rest.to_owned(),
+    }))
+}
+
+/// A name at the beginning of a text, bare or quoted, and what follows it.
+fn leading_name(text: &str) -> Result<(String, &str), Refusal> {
+    let (word, behind) = bare_word(text);
+    let found = match text.strip_prefix('"') {
+        Some(_) => quoted(text, '"'),
+        None => (!word.is_empty()).then(|| (word.to_owned(), behind)),
+    };
+    found.ok_or_else(|| Refusal::new("a name is required behind FOR and AS"))
 }
 
 /// `None` if there is anything that is no token, or a quote or comment does not end.

@@ -102,6 +102,75 @@ fn commands_that_are_understood() {
 }
 
 #[test]
+fn explain_route_takes_whatever_follows() {
+    let explain = |database: Option<&str>, user: Option<&str>, statement: &str| {
+        Command::Explain(ExplainRoute {
+            database: database.map(str::to_owned),
+            user: user.map(str::to_owned),
+            statement: statement.to_owned(),
+        })
+    };
+    for (text, command) in [
+        ("EXPLAIN ROUTE SELECT 1", explain(None, None, "SELECT 1")),
+        (
+            "explain route select 'a;b'; -- c",
+            explain(None, None, "select 'a;b'; -- c"),
+        ),
+        (
+            "/* a */ Explain -- b\n /* c /* d */ */ Route\t\n/* pgweir: primary */ SELECT \"x",
+            explain(None, None, "/* pgweir: primary */ SELECT \"x"),
+        ),
+        ("EXPLAIN ROUTE;", explain(None, None, ";")),
+        ("EXPLAIN ROUTE'x", explain(None, None, "'x")),
+        (
+            "EXPLAIN ROUTE FOR app SELECT 1; SELECT 2",
+            explain(Some("app"), None, "SELECT 1; SELECT 2"),
+        ),
+        (
+            "EXPLAIN ROUTE for \"my \"\"app\"/* h */ SELECT 1",
+            explain(Some("my \"app"), None, "/* h */ SELECT 1"),
+        ),
+        (
+            "EXPLAIN ROUTE FOR app AS alice TABLE t",
+            explain(Some("app"), Some("alice"), "TABLE t"),
+        ),
+        (
+            "EXPLAIN ROUTE FOR \"for\" as \"as\" $1",
+            explain(Some("for"), Some("as"), "$1"),
+        ),
+        ("EXPLAIN ROUTE foreign x", explain(None, None, "foreign x")),
+        ("EXPLAIN ROUTE AS x", explain(None, None, "AS x")),
+    ] {
+        assert_eq!(parse(text), Ok(command), "{text}");
+    }
+    for (text, why) in [
+        ("EXPLAIN ROUTE", "a statement is required"),
+        ("EXPLAIN ROUTE \n", "a statement is required"),
+        ("EXPLAIN ROUTE FOR app", "a statement is required"),
+        ("EXPLAIN ROUTE FOR", "a name is required behind FOR and AS"),
+        (
+            "EXPLAIN ROUTE FOR \"app",
+            "a name is required behind FOR and AS",
+        ),
+        (
+            "EXPLAIN ROUTE FOR app AS (",
+            "a name is required behind FOR and AS",
+        ),
+        ("EXPLAIN ROUTE FOR \"\" SELECT 1", "bad arguments"),
+    ] {
+        assert_eq!(parse(text), Err(Refusal::new(why)), "{text}");
+    }
+    for text in [
+        "EXPLAIN SELECT 1",
+        "EXPLAIN",
+        "EXPLAIN (ROUTE) SELECT 1",
+        "EXPLAIN /* ROUTE",
+    ] {
+        assert_eq!(parse(text), Err(Refusal::unknown(text)), "{text}");
+    }
+}
+
+#[test]
 fn commands_that_are_unknown() {
     for text in [
         "SELECT 1, 2",

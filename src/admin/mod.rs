@@ -9,6 +9,7 @@
 //!   session      simple and extended query, errors          knows no command's meaning
 //!   command      text → Command        access   who may run it
 //!   show         the tables            control  everything else
+//!   explain      where a statement would go     known    what is known of a database's servers
 //! ```
 //!
 //! Does not know who runs the process: what the console cannot do by itself (RELOAD, SET, SHUTDOWN)
@@ -19,6 +20,8 @@ mod access;
 mod command;
 mod connection;
 mod control;
+mod explain;
+mod known;
 mod refusal;
 mod session;
 mod sessions;

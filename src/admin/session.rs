@@ -4,16 +4,20 @@
 //! "Extended Query") is served whole but for parameters: statements, portals, binary results, a row
 //! limit, errors that void what follows up to Sync.
 
-use std::{io, sync::atomic::Ordering};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::BytesMut;
 use hashbrown::HashMap;
 
 use super::{
     Console, ConsoleContext, SERVER_VERSION, SessionRecord,
-    command::{self, Command, Control},
+    command::{self, Command, Control, ExplainRoute},
     connection::{Connection, Lost, Message},
     control::{self, Done},
+    explain,
     refusal::Refusal,
     show::{self, View},
     table::{self, Column, Formats, Rows},
@@ -44,6 +48,8 @@ enum Plan {
     Empty,
     /// A table.
     View(&'static View),
+    /// EXPLAIN ROUTE.
+    Explain(Arc<ExplainRoute>),
     /// SHOW HELP.
     Help,
     /// Accepted and ignored, with this tag.
@@ -233,6 +239,7 @@ impl Session<'_> {
             Command::Transaction(tag) => Plan::Ignored(tag),
             Command::IgnoredSet => Plan::Ignored("SET"),
             Command::Control(control) => Plan::Control(control),
+            Command::Explain(asked) => Plan::Explain(Arc::new(asked)),
             Command::Show(what) if what == "help" => Plan::Help,
             Command::Show(what) => {
                 Plan::View(show::view(&what).ok_or_else(|| Refusal::unknown(text))?)
@@ -244,10 +251,11 @@ impl Session<'_> {
 
     async fn query(&mut self, body: &[u8]) -> Result<(), Failure> {
         let plan = self.plan(frontend::query(body)?)?;
-        if let Some(columns) = plan.columns() {
+        let mut portal = Portal::new(plan, Formats::TEXT);
+        self.begin(&mut portal)?;
+        if let Some(columns) = portal.plan.columns() {
             table::header(&mut self.connection.out, columns, &Formats::TEXT);
         }
-        let mut portal = Portal::new(plan, Formats::TEXT);
         self.run_portal(&mut portal, usize::MAX).await
     }
 
@@ -344,14 +352,10 @@ impl Session<'_> {
 
     /// Executes a portal, or goes on with it, for at most `limit` rows.
     async fn run_portal(&mut self, portal: &mut Portal, limit: usize) -> Result<(), Failure> {
-        if let (Progress::Ready, Plan::View(view)) = (&portal.progress, &portal.plan) {
-            self.count();
-            portal.progress = Progress::Rows((view.rows)(self.console).peekable());
-        }
+        self.begin(portal)?;
         match std::mem::replace(&mut portal.progress, Progress::Done) {
             Progress::Rows(rows) => {
-                let columns = portal.plan.columns().unwrap_or_default();
-                let rows = self.rows(rows, columns, &portal.formats, limit).await?;
+                let rows = self.rows(rows, portal, limit).await?;
                 portal.progress = rows.map_or(Progress::Done, Progress::Rows);
                 Ok(())
             }
@@ -363,14 +367,29 @@ impl Session<'_> {
         }
     }
 
+    /// Makes the rows of a portal, if it has any and has not been begun.
+    fn begin(&self, portal: &mut Portal) -> Result<(), Refusal> {
+        if !matches!(portal.progress, Progress::Ready) || portal.plan.columns().is_none() {
+            return Ok(());
+        }
+        self.count();
+        let rows = match &portal.plan {
+            Plan::View(view) => (view.rows)(self.console),
+            Plan::Explain(asked) => explain::rows(self.console, asked)?,
+            _ => return Ok(()),
+        };
+        portal.progress = Progress::Rows(rows.peekable());
+        Ok(())
+    }
+
     /// Sends at most `limit` rows, and what ends them; gives back the rest if there is any.
     async fn rows(
         &mut self,
         mut rows: std::iter::Peekable<Rows>,
-        columns: &[Column],
-        formats: &Formats,
+        portal: &Portal,
         limit: usize,
     ) -> Result<Option<std::iter::Peekable<Rows>>, Failure> {
+        let (columns, formats) = (portal.plan.columns().unwrap_or_default(), &portal.formats);
         for row in rows.by_ref().take(limit) {
             table::row(&mut self.connection.out, columns, &row, formats);
             if self.connection.out.len() >= FLUSH_AT {
@@ -381,7 +400,11 @@ impl Session<'_> {
             encode::portal_suspended(&mut self.connection.out);
             return Ok(Some(rows));
         }
-        encode::command_complete(&mut self.connection.out, "SHOW");
+        let tag = match portal.plan {
+            Plan::Explain(_) => "EXPLAIN",
+            _ => "SHOW",
+        };
+        encode::command_complete(&mut self.connection.out, tag);
         Ok(None)
     }
 
@@ -406,7 +429,7 @@ impl Session<'_> {
                 }
                 encode::command_complete(&mut self.connection.out, &done.tag);
             }
-            Plan::View(_) => {}
+            Plan::View(_) | Plan::Explain(_) => {}
         }
         Ok(())
     }
@@ -451,6 +474,7 @@ impl Plan {
     fn columns(&self) -> Option<&'static [Column]> {
         match self {
             Self::View(view) => Some(view.columns),
+            Self::Explain(_) => Some(explain::COLUMNS),
             Self::Empty | Self::Help | Self::Ignored(_) | Self::Control(_) => None,
         }
     }

@@ -5,12 +5,14 @@
 //! exporters read them and fail on a column that they do not know. What is new goes into a new view.
 
 mod objects;
+mod pins;
 mod pools;
 mod process;
+mod routing;
 mod sockets;
 mod stats;
 
-pub(super) use self::sockets::shown_id;
+pub(super) use self::{objects::database_names, sockets::shown_id};
 use super::{
     Console,
     table::{Column, Rows, Value, i, n, q, s},
@@ -39,7 +41,8 @@ pub(super) const HELP: &str = "
 \tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE
 \tSHOW DNS_HOSTS|DNS_ZONES
 \tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS
-\tSHOW PINS
+\tSHOW PINS|REPLICAS|ROUTES
+\tEXPLAIN ROUTE [FOR <db> [AS <user>]] <statement>
 \tSET key = arg
 \tRELOAD
 \tPAUSE [<db>]
@@ -132,8 +135,16 @@ pub(super) const VIEWS: &[View] = &[
     },
     View {
         name: "pins",
-        columns: &[i("client_id"), s("user"), s("database"), s("reasons")],
-        rows: sockets::pins,
+        columns: &[
+            i("client_id"),
+            s("user"),
+            s("database"),
+            s("pin"),
+            s("since"),
+            q("for_ms"),
+            s("reasons"),
+        ],
+        rows: pins::pins,
     },
     View {
         name: "pools",
@@ -157,6 +168,34 @@ pub(super) const VIEWS: &[View] = &[
             s("load_balance_hosts"),
         ],
         rows: pools::pools,
+    },
+    View {
+        name: "replicas",
+        columns: &[
+            s("database"),
+            s("host"),
+            s("role"),
+            s("state"),
+            q("lag_bytes"),
+            q("lag_us"),
+            s("lsn"),
+            q("timeline"),
+            i("active"),
+            q("served"),
+            q("reads"),
+            i("reads_percent"),
+            q("latency_us"),
+            q("weight"),
+            i("share_percent"),
+            s("zone"),
+            q("incarnation"),
+        ],
+        rows: routing::replicas,
+    },
+    View {
+        name: "routes",
+        columns: &[s("database"), s("target"), s("reason"), q("count")],
+        rows: routing::routes,
     },
     View {
         name: "servers",

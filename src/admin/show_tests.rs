@@ -7,7 +7,13 @@ use super::{
     },
     *,
 };
-use crate::pool::ClientState;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::{
+    pool::ClientState,
+    route::{Decision, HostState, Lsn, Reason},
+    session::Pins,
+};
 
 /// Column and type of each view as the wire has them: `s` text, `i` int4, `q` int8, `N` numeric.
 const SHAPES: &[(&str, &str)] = &[
@@ -77,7 +83,16 @@ const SHAPES: &[(&str, &str)] = &[
     ("datestyle", "datestyle:s"),
     ("timezone", "timezone:s"),
     // Ours.
-    ("pins", "client_id:i user:s database:s reasons:s"),
+    (
+        "pins",
+        "client_id:i user:s database:s pin:s since:s for_ms:q reasons:s",
+    ),
+    ("routes", "database:s target:s reason:s count:q"),
+    (
+        "replicas",
+        "database:s host:s role:s state:s lag_bytes:q lag_us:q lsn:s timeline:q active:i served:q \
+         reads:q reads_percent:i latency_us:q weight:q share_percent:i zone:s incarnation:q",
+    ),
 ];
 
 const SOCKET: &str = "type:s user:s database:s replication:s state:s addr:s port:i local_addr:s \
@@ -195,7 +210,7 @@ fn clients_are_listed_with_those_of_the_console() {
         let test = TestConsole::new();
         let (client, _) = test.client("app", "alice");
         client.set_state(ClientState::Active);
-        client.server.store(9, std::sync::atomic::Ordering::Relaxed);
+        client.server.store(9, Relaxed);
         let mut psql = test.connect("monitor").await;
         let rows = psql.rows("SHOW CLIENTS").await;
         assert_eq!(
@@ -219,13 +234,136 @@ fn pins_are_shown_with_their_reasons() {
         let test = TestConsole::new();
         let (client, _) = test.client("app", "alice");
         let _free = test.client("app", "bob");
+        let now = test.console.clients.now();
+        client.set_pins(Pins::from_bits(0b1001), || now);
+        // That it has one more reason is no new beginning.
+        client.set_pins(Pins::from_bits(0b1011), || now + 5000);
+        let mut psql = test.connect("root").await;
+        let rows = psql.rows("SHOW PINS").await;
+        assert_eq!(rows[0][..4].join("|"), "1|alice|app|server");
+        assert_eq!(rows[0][6], "advisory_lock,temporary_object,listen");
+        let age: u64 = rows[0][5].parse().expect("a number");
+        assert!(age <= test.console.clients.now() - now, "{rows:?}");
+        assert_eq!(rows.len(), 1);
+        client.set_pins(Pins::NONE, || panic!("nothing begins"));
+        assert_eq!(psql.rows("SHOW PINS").await.len(), 0);
+    });
+}
+
+#[test]
+fn clients_that_wrote_need_the_primary_until_a_replica_has_replayed_it() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let watch = test.watched("app", "alice");
+        let (client, _) = test.client("app", "alice");
+        let mut psql = test.connect("root").await;
+        let mut shown = async || {
+            let rows = psql.rows("SHOW PINS").await;
+            rows.iter()
+                .map(|row| format!("{} {}", row[3], row[6]))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(shown().await.len(), 0, "it has not written");
+        let topology = &watch.topology;
+        client.written.store(topology.polls.next(), Relaxed);
+        client.written_at.store(test.console.clients.now(), Relaxed);
+        assert_eq!(shown().await, ["primary own_writes"], "nobody has asked");
+        topology.polls.answer(topology.polls.send(), Lsn(200));
+        assert_eq!(shown().await, ["primary own_writes"], "nobody has got it");
+        client.set_pins(Pins::from_bits(1), || 1);
+        assert_eq!(
+            shown().await,
+            ["server advisory_lock", "primary own_writes"]
+        );
+        topology.hosts()[2].set_replayed(Lsn(200));
+        assert_eq!(shown().await, ["server advisory_lock"]);
+    });
+}
+
+#[test]
+fn a_pin_by_time_is_shown_while_it_lasts() {
+    let toml = "[pool]\npin_after_write = \"1h\"\n[databases.app]\nservers = [{ host = \"h\" }]";
+    on_a_worker(async {
+        let test = TestConsole::configured(toml);
+        let watch = test.watched("app", "alice");
+        let (client, _) = test.client("app", "alice");
+        // Replayed long ago, as far as positions tell.
         client
-            .pins
-            .store(0b1001, std::sync::atomic::Ordering::Relaxed);
+            .written
+            .store(watch.topology.polls.last_done(), Relaxed);
+        client.written_at.store(test.console.clients.now(), Relaxed);
+        let rows = test.connect("root").await.rows("SHOW PINS").await;
+        assert_eq!((&*rows[0][3], &*rows[0][6]), ("primary", "pin_after_write"));
+    });
+}
+
+#[test]
+fn replicas_are_shown_as_they_were_seen() {
+    on_a_worker(async {
+        let test = TestConsole::new();
         let mut psql = test.connect("root").await;
         assert_eq!(
-            psql.lines("SHOW PINS").await,
-            ["1|alice|app|advisory_lock,listen"]
+            psql.lines("SHOW REPLICAS").await,
+            [
+                "app|10.0.0.1:5433|primary|unknown|0|0|-|0|0|0|0|0|0|1|100|-|0",
+                "app|10.0.0.2:5432|replica|unknown|0|0|-|0|0|0|0|0|0|1|100|-|0",
+            ],
+            "no client has come yet"
+        );
+        let watch = test.watched("app", "alice");
+        let [p, a, b] = watch.topology.hosts() else {
+            panic!("three hosts")
+        };
+        p.begin(false);
+        p.begin(true);
+        p.end();
+        for _ in 0..3 {
+            a.begin(true);
+            a.end();
+        }
+        a.add_latency(120);
+        b.set_state(HostState::Lagging);
+        b.set_lag(36, 7_000_000);
+        b.set_replayed(Lsn(0x40));
+        b.set_share(550);
+        assert_eq!(
+            psql.lines("SHOW REPLICAS").await,
+            [
+                "app|p|primary|primary|0|0|0/64|1|1|2|1|25|0|1|100|-|0",
+                "app|a|replica|replica|0|0|0/64|1|0|3|3|75|120|1|100|-|0",
+                "app|b|replica|lagging|36|7000000|0/40|1|0|0|0|0|0|1|55|-|0",
+            ]
+        );
+    });
+}
+
+#[test]
+fn routes_are_counted_by_target_and_reason() {
+    on_a_worker(async {
+        let test = TestConsole::new();
+        let watch = test.watched("app", "alice");
+        let mut psql = test.connect("root").await;
+        assert_eq!(psql.rows("SHOW ROUTES").await.len(), 0);
+        for (host, reason) in [
+            (1, Reason::Hint),
+            (2, Reason::Hint),
+            (0, Reason::OwnWrites),
+            (0, Reason::Hint),
+        ] {
+            let visit = None;
+            watch.count(Decision {
+                host,
+                reason,
+                visit,
+            });
+        }
+        assert_eq!(
+            psql.lines("SHOW ROUTES").await,
+            [
+                "app|replica|hint|2",
+                "app|primary|hint|1",
+                "app|primary|own_writes|1"
+            ]
         );
     });
 }

@@ -14,15 +14,16 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Console, ConsoleContext, ConsoleLogin, ConsoleParts, ControlRequest, Role, serve};
+use super::{Console, ConsoleContext, ConsoleLogin, ConsoleParts, ControlRequest, serve};
 use crate::{
-    config::Config,
+    config::{Config, Role},
     net::{Address, Resolver, Stream},
     pool::{
-        ClientRecord, Clients, Pool, PoolName, Pools, Servers, Shared,
+        ClientRecord, Clients, Pool, PoolName, Pools, Servers, Shared, Watch,
         clients::{ClientKey, NewClient, Origin},
     },
     protocol::{BackendTag, backend, backend::ErrorFields, encode, frame},
+    route::{Host, HostState, Lsn, Topology},
     server::ServerLogin,
 };
 
@@ -103,6 +104,37 @@ impl TestConsole {
         }
     }
 
+    /// The servers of a database that has several: a primary `p` and two replicas, `a` and `b`, that have
+    /// replayed all; poll 1 found the primary at 0/64.
+    pub(super) fn watched(&self, database: &str, user: &str) -> Arc<Watch> {
+        let name = PoolName {
+            database: database.into(),
+            user: user.into(),
+        };
+        let hosts = [
+            ("p", Role::Primary, HostState::Primary),
+            ("a", Role::Replica, HostState::Replica),
+            ("b", Role::Replica, HostState::Replica),
+        ];
+        let hosts = hosts.map(|(name, role, state)| {
+            let host = Host::new(name, role, 1, None);
+            host.set_state(state);
+            host.set_timeline(1);
+            host.set_replayed(Lsn(100));
+            host
+        });
+        let watch = Watch::new(Topology::new(hosts.into()), Arc::default());
+        let polls = &watch.topology.polls;
+        polls.answer(polls.send(), Lsn(100));
+        let servers = || Servers {
+            settings: Arc::clone(&self.console.config().defaults),
+            logins: vec![ServerLogin::nowhere(); 3],
+            watch: Some(Arc::clone(&watch)),
+        };
+        self.console.pools.cluster(&name, servers);
+        watch
+    }
+
     fn pool_at(&self, database: &str, user: &str, login: Arc<ServerLogin>) -> Arc<Pool> {
         let name = PoolName {
             database: database.into(),
@@ -134,8 +166,8 @@ impl TestConsole {
             login: ConsoleLogin {
                 user: user.into(),
                 role: match user {
-                    "root" => Role::Admin,
-                    _ => Role::Stats,
+                    "root" => super::Role::Admin,
+                    _ => super::Role::Stats,
                 },
                 origin: Origin::Unix,
                 tls: "".into(),
@@ -282,7 +314,8 @@ impl Peer {
     /// The rows of a query, NULL as `-`.
     pub(super) async fn rows(&mut self, text: &str) -> Vec<Vec<String>> {
         let replies = self.query(text).await;
-        assert_eq!(replies.last(), Some(&Reply::complete("SHOW")), "{text}");
+        let is_complete = matches!(replies.last(), Some(Reply::Complete(_)));
+        assert!(is_complete, "{text}: {replies:?}");
         let shown = |field: Option<String>| field.unwrap_or_else(|| "-".to_owned());
         let rows = replies.into_iter().filter_map(|reply| match reply {
             Reply::Row(fields) => Some(fields.into_iter().map(shown).collect()),

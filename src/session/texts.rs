@@ -154,7 +154,7 @@ impl Session {
 
     /// What a text is, as the session would have it read now.
     #[inline]
-    pub(super) fn look(&self, text: &[u8]) -> Facts {
+    pub fn look(&self, text: &[u8]) -> Facts {
         let knowledge: &dyn Knowledge = match &self.world {
             Some(world) => &*world.knowledge,
             None => &Builtins,

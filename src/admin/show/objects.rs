@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The databases that are configured, and those that `"*"` serves at present; not the console.
-pub(super) fn database_names(console: &Console) -> BTreeSet<String> {
+pub(in crate::admin) fn database_names(console: &Console) -> BTreeSet<String> {
     let config = console.config();
     let configured = config.databases().map(|database| database.name.clone());
     let served = console.pools.all();

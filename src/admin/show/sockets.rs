@@ -1,4 +1,4 @@
-//! SHOW CLIENTS, SERVERS, SOCKETS, ACTIVE_SOCKETS and PINS: connections one by one.
+//! SHOW CLIENTS, SERVERS, SOCKETS and ACTIVE_SOCKETS: connections one by one.
 
 use std::{
     net::SocketAddr,
@@ -54,14 +54,14 @@ fn addresses(origin: Origin) -> [Value; 4] {
 
 /// The moment and the clock that rows are made against.
 #[derive(Clone, Copy)]
-struct Now {
-    unix: u64,
+pub(super) struct Now {
+    pub(super) unix: u64,
     /// Of [`crate::pool::Clients::now`].
-    milliseconds: u64,
+    pub(super) milliseconds: u64,
 }
 
 impl Now {
-    fn of(console: &Console) -> Self {
+    pub(super) fn of(console: &Console) -> Self {
         Self {
             unix: unix_now(),
             milliseconds: console.clients.now(),
@@ -186,7 +186,7 @@ fn server_row(pool: &PoolName, server: &ServerRecord, prefix: &str) -> Row {
     ]
 }
 
-fn all_clients(console: &Console) -> Vec<Arc<ClientRecord>> {
+pub(super) fn all_clients(console: &Console) -> Vec<Arc<ClientRecord>> {
     let mut clients = console.clients.all();
     clients.sort_unstable_by_key(|client| client.id);
     clients
@@ -246,20 +246,4 @@ pub(super) fn active_sockets(console: &Console) -> Rows {
 fn with_buffers(mut row: Row) -> Row {
     row.resize(row.len() + 7, 0usize.into());
     row
-}
-
-/// Clients that keep their server beyond the transaction, and why.
-pub(super) fn pins(console: &Console) -> Rows {
-    Box::new(all_clients(console).into_iter().filter_map(|client| {
-        let reasons: Vec<_> = client.pin_reasons().collect();
-        let PoolName { database, user } = &client.pool.name;
-        (!reasons.is_empty()).then(|| {
-            vec![
-                shown_id(client.id).into(),
-                user.into(),
-                database.into(),
-                reasons.join(",").into(),
-            ]
-        })
-    }))
 }
