@@ -5,15 +5,18 @@
 //! connection. Clients of a database with one server have none of this.
 
 use std::{
+    hash::BuildHasher,
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use crate::{
     config::{Consistency, ConsistencyScope, OnLag, PoolMode, PoolSettings, RouteTo},
-    pool::{ClientRecord, Cluster, Hosts, Pool, Watch, watch::SharedWrite},
+    pool::{ClientRecord, Cluster, Hosts, Pool, Watch, clients::Origin, watch::SharedWrite},
     protocol::SqlState,
     route::{
         self, Chance, Decision, Freshness, HostId, Need, Patience, Policy, Poll, Question, Reason,
@@ -94,6 +97,8 @@ pub struct Routing {
     is_undated: bool,
     /// What the console shows of the client.
     record: Arc<ClientRecord>,
+    /// Stands for the client's address.
+    origin: u64,
     turn: u64,
 }
 
@@ -128,6 +133,7 @@ impl Routing {
             wrote_at: None,
             is_undated: false,
             record: Arc::clone(record),
+            origin: hash_of(record.origin),
             turn: record.id,
         }))
     }
@@ -235,7 +241,7 @@ impl Routing {
         let chance = Chance {
             turn: self.turn,
             dice: self.turn.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            client: self.record.id,
+            client: self.origin,
         };
         route::decide(&question, &policy, topology, chance)
     }
@@ -504,6 +510,18 @@ impl Wished {
             shared: key.filter(|_| is_by_key).map(|key| watch.shared(key)),
         }
     }
+}
+
+/// The same for the same address, whatever the port; in every run, so that a restart moves nobody.
+fn hash_of(origin: Origin) -> u64 {
+    let bits = match origin {
+        Origin::Tcp { peer, .. } => match peer.ip().to_canonical() {
+            IpAddr::V4(address) => address.to_bits().into(),
+            IpAddr::V6(address) => address.to_bits(),
+        },
+        Origin::Unix => 0,
+    };
+    FixedState::default().hash_one(bits)
 }
 
 /// The token that a session was told to be as fresh as.
