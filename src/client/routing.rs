@@ -36,6 +36,9 @@ const MOMENT: Duration = Duration::from_millis(10);
 /// How often a unit is run elsewhere before its failure is told.
 const MAX_RERUNS: u8 = 3;
 
+/// How soon a primary that could not be reached is tried again for the same unit.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// What to do with a unit.
 #[derive(Debug)]
 pub enum Choice {
@@ -68,6 +71,14 @@ struct Wished {
     shared: Option<Arc<SharedWrite>>,
 }
 
+/// A primary to which no connection could be made.
+#[derive(Clone, Copy, Debug)]
+struct Unreachable {
+    host: HostId,
+    since: Instant,
+    tried: Instant,
+}
+
 /// One client's routing.
 #[derive(Debug)]
 pub struct Routing {
@@ -91,6 +102,8 @@ pub struct Routing {
     /// The host that failed at the present unit, and how many have.
     avoid: Option<HostId>,
     reruns: u8,
+    /// The primary that could not be reached for the present unit.
+    unreachable: Option<Unreachable>,
     /// When it last wrote, where `pin_after_write` asks for that.
     wrote_at: Option<Instant>,
     /// It wrote, and the console does not know yet when.
@@ -130,6 +143,7 @@ impl Routing {
             waiting: None,
             avoid: None,
             reruns: 0,
+            unreachable: None,
             wrote_at: None,
             is_undated: false,
             record: Arc::clone(record),
@@ -158,6 +172,7 @@ impl Routing {
         }
         let verdict = self.decide(&unit, settings, now);
         match verdict {
+            Verdict::Go(decision) if self.is_tried(decision.host, now) => self.wait(now),
             Verdict::Go(decision) => {
                 if matches!(decision.reason, Reason::Monotonic | Reason::Strong) {
                     self.watch.want(self.freshness.seen);
@@ -428,8 +443,35 @@ impl Routing {
         is_replica && self.reruns < MAX_RERUNS && self.wished.route != RouteTo::Replica
     }
 
+    /// No connection can be made to the primary, which the monitor may not know yet. Whether the unit
+    /// waits for one that can be reached, as it does when there is none.
+    pub fn waits_for_primary(&mut self, settings: &PoolSettings, now: Instant) -> bool {
+        let primary = self.watch.topology.primary();
+        let Some(host) = primary.filter(|host| self.decision.is_some_and(|it| it.host == *host))
+        else {
+            return false;
+        };
+        let before = self.unreachable.filter(|before| before.host == host);
+        let since = before.map_or(now, |before| before.since);
+        if now.duration_since(since) >= settings.primary_wait_timeout.unwrap_or_default() {
+            return false;
+        }
+        let tried = now;
+        self.unreachable = Some(Unreachable { host, since, tried });
+        self.stop_work();
+        self.decision = None;
+        true
+    }
+
+    /// Whether this host could not be reached a moment ago.
+    fn is_tried(&self, host: HostId, now: Instant) -> bool {
+        self.unreachable
+            .is_some_and(|it| it.host == host && now.duration_since(it.tried) < RETRY)
+    }
+
     /// A unit is over: the next one has not failed anywhere.
     pub fn begin_anew(&mut self) {
+        self.unreachable = None;
         self.avoid = None;
         self.reruns = 0;
         self.waiting = None;

@@ -79,6 +79,18 @@ pub enum CheckoutError {
     Shutdown,
 }
 
+impl CheckoutError {
+    /// Whether the server is not there or not ready, rather than it refused the login: then it may be
+    /// there a moment later, or another one in its place.
+    pub fn is_absence(&self) -> bool {
+        let Self::Connect(error) = self else {
+            return false;
+        };
+        let is_refusal = matches!(error.failure, ConnectFailure::Refused(_));
+        !is_refusal || error.sqlstate().is_operator_intervention()
+    }
+}
+
 /// Names a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolName {
@@ -807,14 +819,8 @@ impl Pool {
     /// would refuse again.
     pub(super) fn forgive(self: &Arc<Self>) {
         let mut inner = self.lock();
-        let is_refused = |back_off: &BackOff| match &*back_off.error {
-            CheckoutError::Connect(error) => {
-                let is_refusal = matches!(error.failure, ConnectFailure::Refused(_));
-                is_refusal && !error.sqlstate().is_operator_intervention()
-            }
-            _ => false,
-        };
-        if inner.back_off.as_ref().is_some_and(|it| !is_refused(it)) {
+        let back_off = inner.back_off.as_ref();
+        if back_off.is_some_and(|it| it.error.is_absence()) {
             inner.back_off = None;
             drop(inner);
             self.kick();

@@ -96,16 +96,23 @@ impl Relay {
         cx: &mut Context<'_>,
         error: &CheckoutError,
     ) -> Result<(), Ended> {
-        match &mut self.routing {
-            Some(routing) if routing.may_try_elsewhere() => {
+        let now = Instant::now();
+        if let Some(routing) = &mut self.routing {
+            let is_undecided = if routing.may_try_elsewhere() {
                 // Whether the server is there is the monitor's to say: this may be an old failure, that
                 // the pool waits after.
                 routing.on_failure();
+                true
+            } else {
+                error.is_absence() && routing.waits_for_primary(&self.settings, now)
+            };
+            if is_undecided {
                 self.phase = Phase::Undecided;
-                self.take_received(cx)
+                return self.take_received(cx);
             }
-            _ => self.refuse(cx, &Failure::checkout(error)),
+            routing.on_give_up();
         }
+        self.refuse(cx, &Failure::checkout(error))
     }
 
     pub(super) fn enter_queue(&mut self, cx: &mut Context<'_>) {
