@@ -418,6 +418,14 @@ impl Pipeline {
         self.expected.iter().any(is_clients)
     }
 
+    /// Whether anything is owed but that a server takes the settings of the client that has just got it.
+    #[inline]
+    pub(super) fn owes_more_than_settings(&self) -> bool {
+        let settings = Disposition::Skip(OnBehalf::Settings);
+        let mut expected = self.expected.iter();
+        expected.any(|expected| expected.disposition != settings)
+    }
+
     /// The oldest reply, that of a Sync, is kept from the client after all.
     pub(super) fn keep_from_client(&mut self) {
         if let Some(front) = self.expected.front_mut() {

@@ -467,11 +467,10 @@ impl Session {
 
     /// Whether what `rest` begins with must not be sent behind what the server still has to answer. On
     /// a replica only proved reads may: anything else might find the transaction over by then in which
-    /// it was sent.
+    /// it was sent. The settings that a server is given in front of a unit are no part of one.
     pub(super) fn must_not_follow(&self, rest: &[u8], server: &ServerState) -> bool {
-        self.place == Place::Replica
+        self.waits_to_follow(server)
             && self.batch == Batch::Closed
-            && !server.pipeline.is_empty()
             && rest
                 .first()
                 .and_then(|byte| FrontendTag::from_byte(*byte))
@@ -481,7 +480,7 @@ impl Session {
 
     /// The same, when it has been found so before.
     pub(super) fn waits_to_follow(&self, server: &ServerState) -> bool {
-        self.place == Place::Replica && !server.pipeline.is_empty()
+        self.place == Place::Replica && server.pipeline.owes_more_than_settings()
     }
 }
 

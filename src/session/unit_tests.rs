@@ -303,3 +303,20 @@ fn only_reads_follow_what_a_replica_has_not_answered() {
     assert_eq!(&data[consumed..], query("DELETE FROM t"));
     assert!(session.is_stalled() && !session.can_resume(Some(&server)));
 }
+
+/// Or a read-only transaction would be held back, its server be given back without it, and the choice
+/// begin anew.
+#[test]
+fn any_unit_follows_the_settings_that_its_server_is_given() {
+    let mut session = with_setting(b"work_mem", b"1MB");
+    session.set_place(Place::Replica);
+    let mut server = ServerState::new(b"u", Arc::default(), 100);
+    let (mut composed, mut to_client) = (Vec::new(), Vec::new());
+    let data = [query("BEGIN READ ONLY"), query("DELETE FROM t")].concat();
+    let mut out = Outbox::new(&data, &mut composed);
+    session.attach(&mut server, &mut out);
+    assert!(!server.pipeline.is_empty(), "it is given settings");
+    let taken = session.on_client_bytes(&data, u32::MAX, &mut server, &mut out, &mut to_client);
+    let consumed = taken.unwrap().consumed;
+    assert_eq!(&data[consumed..], query("DELETE FROM t"));
+}
