@@ -8,7 +8,7 @@ use super::{pace::Pace, probe::Question};
 use crate::{
     config::PoolSettings,
     pool::{
-        fitness::Fitness,
+        fitness::{Fitness, Lag},
         health::{self, Contact, Standing},
     },
     route::{Host, HostState, Lsn},
@@ -181,9 +181,15 @@ impl File {
         }
     }
 
-    /// Says how far it is behind.
+    /// Says how far it is behind: a primary is not.
     pub(super) fn publish_lag(&self, to: &Host, now: Instant) {
-        let lag = self.fitness.lag(now);
+        let identity = self.contact.identity();
+        let is_standby = identity.is_some_and(|identity| identity.in_recovery);
+        let lag = if is_standby {
+            self.fitness.lag(now)
+        } else {
+            Lag::default()
+        };
         let micros = u64::try_from(lag.age.as_micros()).unwrap_or(u64::MAX);
         to.set_lag(lag.bytes, micros);
     }
