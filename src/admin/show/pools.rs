@@ -1,6 +1,6 @@
 //! SHOW POOLS: one row per database and user.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use super::super::{Console, DATABASE};
 use crate::{
@@ -13,12 +13,7 @@ use crate::{
 /// Every pool, and the console as PgBouncer lists itself. Several pools of one database and user (a
 /// primary's and its replicas') are one row, because exporters take the two names as a key.
 pub(super) fn pools(console: &Console) -> Rows {
-    let mut served: BTreeMap<PoolName, usize> = BTreeMap::new();
-    for client in console.clients.all() {
-        if client.state() != ClientState::Waiting {
-            *served.entry(client.pool.name.clone()).or_default() += 1;
-        }
-    }
+    let mut clients = clients(console);
     let mut rows: BTreeMap<PoolName, (PoolView, PoolMode)> = BTreeMap::new();
     for pool in console.pools.all() {
         let view = pool.view();
@@ -31,12 +26,45 @@ pub(super) fn pools(console: &Console) -> Rows {
         database: DATABASE.into(),
         user: DATABASE.into(),
     };
-    served.insert(own.clone(), console.sessions.count());
+    let sessions = ClientCounts {
+        active: console.sessions.count(),
+        ..ClientCounts::default()
+    };
+    clients.insert(own.clone(), sessions);
     rows.insert(own, (PoolView::default(), PoolMode::Statement));
-    Box::new(rows.into_iter().map(move |(name, (view, mode))| {
-        let active = served.get(&name).copied().unwrap_or(0);
-        row(&name, active, &view, mode)
+    Box::new(rows.into_iter().map(move |(name, (mut view, mode))| {
+        let clients = clients.remove(&name).unwrap_or_default();
+        // Who is still logging in waits in a queue and is no client yet; who waits until it is known
+        // which server it may have is in no queue.
+        view.waiting = view.waiting.max(clients.waiting);
+        view.max_wait = view.max_wait.max(clients.max_wait);
+        row(&name, clients.active, &view, mode)
     }))
+}
+
+/// The clients of one database and user.
+#[derive(Default)]
+struct ClientCounts {
+    active: usize,
+    waiting: usize,
+    max_wait: Duration,
+}
+
+fn clients(console: &Console) -> BTreeMap<PoolName, ClientCounts> {
+    let mut counts: BTreeMap<PoolName, ClientCounts> = BTreeMap::new();
+    let now = console.clients.now();
+    for client in console.clients.all() {
+        let counts = counts.entry(client.pool.name.clone()).or_default();
+        if client.state() == ClientState::Waiting {
+            let since = client.requested_at.load(Ordering::Relaxed);
+            let waits = Duration::from_millis(now.saturating_sub(since));
+            counts.waiting += 1;
+            counts.max_wait = counts.max_wait.max(waits);
+        } else {
+            counts.active += 1;
+        }
+    }
+    counts
 }
 
 fn join(known: &mut PoolView, other: &PoolView) {

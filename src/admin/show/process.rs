@@ -62,7 +62,8 @@ pub(super) fn lists(console: &Console) -> Rows {
         ("databases", objects::database_names(console).len() + 1),
         ("users", config.users().count()),
         ("peers", peers),
-        ("pools", views.len() + 1),
+        // Those of one database and user are one, as in SHOW POOLS.
+        ("pools", console.pools.clusters().len() + 1),
         ("peer_pools", peers),
         ("free_clients", 0),
         (
