@@ -155,7 +155,9 @@ fn values_have_the_types_of_their_columns() {
                 assert_eq!(row.len(), view.columns.len(), "{}", view.name);
                 for (column, value) in view.columns.iter().zip(&row) {
                     let fits = match value {
-                        Value::Null | Value::Text(_) => column.kind == Kind::Text,
+                        // PgBouncer's numbers are never NULL, which exporters rely on.
+                        Value::Null => column.kind == Kind::Text || view.name == "replicas",
+                        Value::Text(_) => column.kind == Kind::Text,
                         Value::Number(_) => column.kind != Kind::Text,
                     };
                     assert!(fits, "{}.{}: {value:?}", view.name, column.name);
@@ -172,6 +174,8 @@ fn databases_and_pools_show_what_is_configured_and_what_is_used() {
         let test = TestConsole::new();
         let (waiting, _) = test.client("app", "alice");
         waiting.set_state(ClientState::Waiting);
+        // Not yet known for which server, so it is in no queue; and its wait has just begun.
+        waiting.requested_at.store(u64::MAX, Relaxed);
         let _clients = [test.client("app", "alice"), test.client("other", "bob")];
         test.console.pools.set_disabled("other", true);
         let mut psql = test.connect("root").await;
@@ -186,7 +190,7 @@ fn databases_and_pools_show_what_is_configured_and_what_is_used() {
         assert_eq!(
             psql.lines("SHOW POOLS").await,
             [
-                "app|alice|1|0|0|0|0|0|0|0|0|0|0|0|0|transaction|-",
+                "app|alice|1|1|0|0|0|0|0|0|0|0|0|0|0|transaction|-",
                 "other|bob|1|0|0|0|0|0|0|0|0|0|0|0|0|transaction|-",
                 "pgbouncer|pgbouncer|1|0|0|0|0|0|0|0|0|0|0|0|0|statement|-",
             ]
@@ -305,8 +309,8 @@ fn replicas_are_shown_as_they_were_seen() {
         assert_eq!(
             psql.lines("SHOW REPLICAS").await,
             [
-                "app|10.0.0.1:5433|primary|unknown|0|0|-|0|0|0|0|0|0|1|100|-|0",
-                "app|10.0.0.2:5432|replica|unknown|0|0|-|0|0|0|0|0|0|1|100|-|0",
+                "app|10.0.0.1:5433|primary|unknown|-|-|-|0|0|0|0|0|0|1|100|-|0",
+                "app|10.0.0.2:5432|replica|unknown|-|-|-|0|0|0|0|0|0|1|100|-|0",
             ],
             "no client has come yet"
         );
@@ -462,12 +466,16 @@ fn pools_of_one_database_and_user_are_one_row() {
     let names = |rows: Rows| -> Vec<_> { rows.map(|row| row[..2].to_vec()).collect() };
     on_a_worker(async {
         let test = TestConsole::new();
-        let _pools = [test.pool("app", "alice"), test.pool("app", "bob")];
+        let _watch = test.watched("app", "alice");
+        let _pool = test.pool("app", "bob");
+        assert_eq!(test.console.pools.all().len(), 4);
         let rows = names(pools::pools(&test.console));
         let mut unique = rows.clone();
         unique.dedup();
         assert_eq!(rows.len(), 3);
         assert_eq!(rows, unique);
+        let lists = test.connect("root").await.lines("SHOW LISTS").await;
+        assert!(lists.contains(&"pools|3".to_owned()), "{lists:?}");
     });
 }
 

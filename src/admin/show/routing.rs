@@ -64,16 +64,18 @@ fn databases(console: &Console) -> Vec<(String, Known)> {
 
 fn server_row(database: &str, topology: &Topology, id: HostId, reads: u64) -> Row {
     let host = &topology.hosts()[id];
-    let (lag_bytes, lag_us) = host.lag();
+    let position = position(topology, id);
+    // Of what has no position it is not known how far it is behind.
+    let lag = position.is_some().then(|| host.lag());
     let percent = |part: u64, whole: u64| (part * 100).checked_div(whole).unwrap_or(0);
     vec![
         database.to_owned().into(),
         (&host.name).into(),
         host.role.as_str().into(),
         host.state().as_str().into(),
-        lag_bytes.into(),
-        lag_us.into(),
-        position(topology, id).into(),
+        lag.map(|(bytes, _)| bytes).into(),
+        lag.map(|(_, micros)| micros).into(),
+        position.into(),
         u64::from(host.timeline()).into(),
         host.active().into(),
         host.served().into(),
