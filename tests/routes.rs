@@ -209,7 +209,7 @@ fn tables_and_commands_of_pgbouncers_reach_every_server() {
     let cluster = replicated_postgres();
     let mut stage = Stage::with(cluster, |it| it.pool("load_balance", "\"round_robin\""));
     let mut clients: Vec<_> = (0..4).map(|_| stage.client()).collect();
-    let ports: Vec<_> = cluster
+    let mut expected: Vec<_> = cluster
         .nodes()
         .iter()
         .map(|it| it.port().to_string())
@@ -223,8 +223,8 @@ fn tables_and_commands_of_pgbouncers_reach_every_server() {
         client.run(begin);
         held.push(client.value("SHOW port"));
     }
-    let mut expected = ports.clone();
-    (held[1..].sort(), expected[1..].sort());
+    held[1..].sort();
+    expected[1..].sort();
     assert_eq!(held, expected, "one on each server");
     let (active, waiting, in_use) = (2, 3, 6);
     assert_eq!(pool(&mut stage, active), "4");
@@ -242,7 +242,8 @@ fn tables_and_commands_of_pgbouncers_reach_every_server() {
         .filter(|row| row[4] == "active")
         .map(|row| row[6].clone())
         .collect();
-    (of_active.sort(), expected.sort());
+    of_active.sort();
+    expected.sort();
     assert_eq!(of_active, expected, "the port of each");
     let total = servers.len().to_string();
     assert_eq!(stage.column("SHOW DATABASES", 12)[0], total);
