@@ -1,14 +1,17 @@
 //! What a history must not show.
 //!
 //! All reads are of all counters, and counters only grow: so one state of the database is older than
-//! another if any of its counters is lower.
+//! another if any of its counters is lower. A crash takes back what was not saved; what began before it
+//! and ended after it is not judged.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
 };
 
-use crate::history::{Consistency, Event, Fate, Group, Key, Read, SessionId, What, raise};
+use crate::history::{
+    Consistency, Crash, Event, Fate, Group, History, Key, Read, SessionId, TokenId, What, Write,
+};
 
 /// What was promised and not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,251 +51,295 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A history, and what has to be known to judge it.
-pub(crate) struct Case<'a> {
-    pub(crate) history: &'a [Event],
-    /// How many counters there are.
-    pub(crate) keys: usize,
-    /// Which server was the primary, from which tick of the clock on.
-    pub(crate) primaries: &'a [(u64, usize)],
-}
-
-/// Everything in the history that was promised not to be.
-pub(crate) fn check(case: &Case<'_>) -> Vec<Violation> {
-    let mut violations = Vec::new();
-    let settled = check_among_sessions(case, &mut violations);
-    check_sessions(case, &settled, &mut violations);
-    check_writes(case.history, &mut violations);
-    violations
-}
-
-impl Case<'_> {
-    /// Whether the server was the primary at some time of the event.
-    fn may_be_primary(&self, event: &Event, server: usize) -> bool {
-        let ends = self.primaries.iter().skip(1).map(|(from, _)| *from);
-        let reigns = self.primaries.iter().zip(ends.chain([u64::MAX]));
-        let mut reigns = reigns.filter(|((_, primary), _)| *primary == server);
-        reigns.any(|((from, _), to)| event.began < to && event.ended > *from)
-    }
-}
+/// The counters, as they must be at least.
+type Values = Vec<u32>;
 
 /// What one session knows, by how it got to know it.
 struct Known {
-    written: Vec<u32>,
+    written: Values,
     /// On the primary.
-    seen_there: Vec<u32>,
+    seen_there: Values,
     /// On a replica.
-    seen_elsewhere: Vec<u32>,
-    told: Vec<u32>,
+    seen_elsewhere: Values,
+    told: Values,
 }
 
-impl Known {
-    fn nothing(keys: usize) -> Self {
-        let nothing = || vec![0; keys];
-        Self {
-            written: nothing(),
-            seen_there: nothing(),
-            seen_elsewhere: nothing(),
-            told: nothing(),
-        }
-    }
-}
-
-/// For each read of the primary, by its place in the history: what had been acknowledged by then.
-type Settled = HashMap<usize, Vec<u32>>;
-
-/// Each session by itself, in the order in which it was answered.
-///
-/// A replica may show a commit that the primary does not show yet: PostgreSQL sends the record of the
-/// commit to its standbys before it tells its own sessions that the transaction is over. So of what was
-/// seen on a replica, a read of the primary must show what had been acknowledged to somebody.
-fn check_sessions(case: &Case<'_>, settled: &Settled, violations: &mut Vec<Violation>) {
-    let mut sessions: HashMap<SessionId, Known> = HashMap::new();
-    for (index, event) in case.history.iter().enumerate() {
-        let known = sessions
-            .entry(event.session)
-            .or_insert_with(|| Known::nothing(case.keys));
-        match &event.what {
-            What::Write(write) => {
-                if let (Fate::Acknowledged, Some(value)) = (write.fate, write.value) {
-                    raise_one(&mut known.written, write.key, value);
-                }
-            }
-            What::Token(values) => raise(&mut known.told, values),
-            What::Read(read) => {
-                let settled = settled.get(&index).map(Vec::as_slice);
-                if read.consistency != Consistency::Eventual {
-                    expect_known(event, read, known, settled, violations);
-                }
-                let seen = match settled {
-                    Some(_) => &mut known.seen_there,
-                    None => &mut known.seen_elsewhere,
-                };
-                raise(seen, &read.values);
-            }
-        }
-    }
-}
-
-fn expect_known(
-    event: &Event,
-    read: &Read,
-    known: &Known,
-    settled: Option<&[u32]>,
-    violations: &mut Vec<Violation>,
-) {
-    let token = read.token.as_deref().unwrap_or_default();
-    for (promise, wanted, is_certain) in [
-        (Promise::OwnWrites, &*known.written, true),
-        (Promise::Monotonic, &known.seen_there, true),
-        (Promise::Monotonic, &known.seen_elsewhere, false),
-        (Promise::Token, &known.told, false),
-        (Promise::Token, token, false),
-    ] {
-        match settled {
-            Some(settled) if !is_certain => {
-                let wanted = wanted.iter().zip(settled);
-                let wanted: Vec<u32> = wanted.map(|(it, settled)| *it.min(settled)).collect();
-                expect(promise, event, read, &wanted, violations);
-            }
-            _ => expect(promise, event, read, wanted, violations),
-        }
-    }
-}
-
-/// What was acknowledged to anybody, and what was asked for, up to some moment.
-struct Progress {
-    acknowledged: Vec<u32>,
-    of_groups: HashMap<Group, Vec<u32>>,
-    asked: Vec<u32>,
-}
-
-/// What passes at a tick of the clock.
+/// What happens at a tick of the clock, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
-    Begins,
-    Ends,
+    Crash(usize),
+    Begins(usize),
+    Ends(usize),
 }
 
-/// All sessions together, in the order of the clock.
-fn check_among_sessions(case: &Case<'_>, violations: &mut Vec<Violation>) -> Settled {
-    let mut moments: Vec<(u64, Moment, usize)> = Vec::with_capacity(2 * case.history.len());
-    for (index, event) in case.history.iter().enumerate() {
-        moments.push((event.began, Moment::Begins, index));
-        moments.push((event.ended, Moment::Ends, index));
+/// What is known at a moment, to whom.
+struct Judge<'a> {
+    history: &'a History,
+    nothing: Values,
+    /// What was acknowledged to anybody.
+    acknowledged: Values,
+    of_groups: HashMap<Group, Values>,
+    /// How many writes were asked for.
+    asked: Values,
+    sessions: HashMap<SessionId, Known>,
+    tokens: HashMap<TokenId, Values>,
+    /// For each read of the primary that has begun: what had been acknowledged by then.
+    settled: HashMap<usize, Values>,
+    results: HashSet<(Key, u32)>,
+    violations: Vec<Violation>,
+}
+
+/// Everything in the history, which is of so many counters, that was promised not to be.
+pub(crate) fn check(history: &History, keys: usize) -> Vec<Violation> {
+    let mut moments = Vec::with_capacity(2 * history.events.len());
+    for (index, event) in history.events.iter().enumerate() {
+        moments.push((event.began, Moment::Begins(index)));
+        moments.push((event.ended, Moment::Ends(index)));
+    }
+    for (index, crash) in history.crashes.iter().enumerate() {
+        moments.push((crash.to, Moment::Crash(index)));
     }
     moments.sort_unstable();
-    let mut progress = Progress {
-        acknowledged: vec![0; case.keys],
+    let mut judge = Judge {
+        history,
+        nothing: vec![0; keys],
+        acknowledged: vec![0; keys],
         of_groups: HashMap::new(),
-        asked: vec![0; case.keys],
+        asked: vec![0; keys],
+        sessions: HashMap::new(),
+        tokens: HashMap::new(),
+        settled: HashMap::new(),
+        results: HashSet::new(),
+        violations: Vec::new(),
     };
-    let mut settled = Settled::new();
-    for (_, moment, index) in moments {
-        let event = &case.history[index];
-        match (&event.what, moment) {
-            (What::Write(write), Moment::Begins) => progress.asked[write.key] += 1,
-            (What::Write(write), Moment::Ends) => {
-                if let (Fate::Acknowledged, Some(value)) = (write.fate, write.value) {
-                    progress.acknowledge(event.group, write.key, value);
-                }
-            }
-            (What::Read(read), Moment::Begins) => {
-                if case.may_be_primary(event, read.server) {
-                    settled.insert(index, progress.acknowledged.clone());
-                }
-                progress.expect_shared(event, read, violations);
-            }
-            (What::Read(read), Moment::Ends) => progress.expect_asked(event, read, violations),
-            (What::Token(_), _) => {}
+    for (_, moment) in moments {
+        match moment {
+            Moment::Crash(index) => judge.crashes(&history.crashes[index]),
+            Moment::Begins(index) => judge.begins(index, &history.events[index]),
+            Moment::Ends(index) => judge.ends(index, &history.events[index]),
         }
     }
-    settled
+    judge.violations
 }
 
-impl Progress {
-    fn acknowledge(&mut self, group: Option<Group>, key: Key, value: u32) {
-        raise_one(&mut self.acknowledged, key, value);
-        if let Some(group) = group {
-            let keys = self.acknowledged.len();
-            let of_group = self.of_groups.entry(group);
-            let of_group = of_group.or_insert_with(|| vec![0; keys]);
-            raise_one(of_group, key, value);
+impl Judge<'_> {
+    fn crashes(&mut self, crash: &Crash) {
+        let sessions = self.sessions.values_mut().flat_map(|known| {
+            [
+                &mut known.written,
+                &mut known.seen_there,
+                &mut known.seen_elsewhere,
+                &mut known.told,
+            ]
+        });
+        let others = self.of_groups.values_mut().chain(self.tokens.values_mut());
+        for values in sessions.chain(others).chain([&mut self.acknowledged]) {
+            lower(values, &crash.values);
+        }
+        self.results
+            .retain(|(key, value)| *value <= crash.values[*key]);
+    }
+
+    fn begins(&mut self, index: usize, event: &Event) {
+        match &event.what {
+            What::Write(write) => self.asked[write.key] += 1,
+            What::Read(read) => {
+                if self.may_be_primary(event, read.server) {
+                    self.settled.insert(index, self.acknowledged.clone());
+                }
+                if self.is_judged(event) && read.consistency != Consistency::Eventual {
+                    self.expect_what_others_know(event, read);
+                }
+            }
+            What::Gives(_) | What::Takes(_) => {}
         }
     }
 
-    /// What others have been told by now.
-    fn expect_shared(&self, event: &Event, read: &Read, violations: &mut Vec<Violation>) {
-        if read.consistency == Consistency::Eventual {
+    fn ends(&mut self, index: usize, event: &Event) {
+        let is_judged = self.is_judged(event);
+        let known = self.sessions.entry(event.session);
+        let known = known.or_insert_with(|| Known::new(&self.nothing));
+        match &event.what {
+            What::Write(write) => self.end_write(event, write, is_judged),
+            What::Gives(token) => {
+                let values = known.all();
+                self.tokens.insert(*token, values);
+            }
+            What::Takes(token) => {
+                let values = self.tokens.get(token).unwrap_or(&self.nothing);
+                raise(&mut known.told, values);
+            }
+            What::Read(read) => {
+                let settled = self.settled.remove(&index);
+                if is_judged {
+                    self.end_read(event, read, settled.as_deref());
+                }
+            }
+        }
+    }
+
+    fn end_write(&mut self, event: &Event, write: &Write, is_judged: bool) {
+        let (Fate::Acknowledged, Some(mut value)) = (write.fate, write.value) else {
             return;
+        };
+        if is_judged && !self.results.insert((write.key, value)) {
+            let why = format!("{} made counter {} {value} again", event.how, write.key);
+            self.break_promise(Promise::NothingDoubled, event, why);
         }
+        for crash in &self.history.crashes {
+            if event.began < crash.to && event.ended > crash.to {
+                value = value.min(crash.values[write.key]);
+            }
+        }
+        let of_group = event.group.map(|group| {
+            let of_group = self.of_groups.entry(group);
+            of_group.or_insert_with(|| self.nothing.clone())
+        });
+        let of_session = self.sessions.get_mut(&event.session);
+        let of_session = of_session.map(|known| &mut known.written);
+        let all = [Some(&mut self.acknowledged), of_group, of_session];
+        for values in all.into_iter().flatten() {
+            values[write.key] = values[write.key].max(value);
+        }
+    }
+
+    fn end_read(&mut self, event: &Event, read: &Read, settled: Option<&[u32]>) {
+        for (key, found) in read.values.iter().enumerate() {
+            let asked = self.asked[key];
+            if *found > asked {
+                let place = place(event, read);
+                let why = format!("{place}: counter {key} is {found}, {asked} were asked for");
+                self.break_promise(Promise::NothingInvented, event, why);
+            }
+        }
+        let Some(mut known) = self.sessions.remove(&event.session) else {
+            return;
+        };
+        if read.consistency != Consistency::Eventual {
+            self.expect_what_it_knows(event, read, &known, settled);
+        }
+        let seen = match settled {
+            Some(_) => &mut known.seen_there,
+            None => &mut known.seen_elsewhere,
+        };
+        raise(seen, &read.values);
+        self.sessions.insert(event.session, known);
+    }
+
+    /// What has been acknowledged when the read is asked.
+    fn expect_what_others_know(&mut self, event: &Event, read: &Read) {
         let of_group = event.group.and_then(|it| self.of_groups.get(&it));
-        if let Some(wanted) = of_group {
-            expect(Promise::Shared, event, read, wanted, violations);
+        let shared = of_group.and_then(|wanted| missing(read, wanted));
+        let is_strong = read.consistency == Consistency::Strong;
+        let strong = missing(read, &self.acknowledged).filter(|_| is_strong);
+        for (promise, missing) in [(Promise::Shared, shared), (Promise::Strong, strong)] {
+            self.expect_nothing(promise, event, read, missing);
         }
-        if read.consistency == Consistency::Strong {
-            let wanted = &self.acknowledged;
-            expect(Promise::Strong, event, read, wanted, violations);
+    }
+
+    /// A replica may show a commit that the primary does not show yet: PostgreSQL sends the record of
+    /// the commit to its standbys before it tells its own sessions that the transaction is over. So of
+    /// what was seen on a replica, a read of the primary must show what had been acknowledged.
+    fn expect_what_it_knows(
+        &mut self,
+        event: &Event,
+        read: &Read,
+        known: &Known,
+        settled: Option<&[u32]>,
+    ) {
+        let of_token = read.token.and_then(|it| self.tokens.get(&it)).cloned();
+        let of_token = of_token.unwrap_or_default();
+        for (promise, wanted, is_certain) in [
+            (Promise::OwnWrites, &known.written, true),
+            (Promise::Monotonic, &known.seen_there, true),
+            (Promise::Monotonic, &known.seen_elsewhere, false),
+            (Promise::Token, &known.told, false),
+            (Promise::Token, &of_token, false),
+        ] {
+            let mut wanted = wanted.clone();
+            if let (Some(settled), false) = (settled, is_certain) {
+                lower(&mut wanted, settled);
+            }
+            self.expect_nothing(promise, event, read, missing(read, &wanted));
         }
     }
 
-    /// No more than what has been asked for by now.
-    fn expect_asked(&self, event: &Event, read: &Read, violations: &mut Vec<Violation>) {
-        let counters = read.values.iter().zip(&self.asked).enumerate();
-        for (key, (found, asked)) in counters.filter(|(_, (found, asked))| found > asked) {
-            violations.push(Violation {
-                promise: Promise::NothingInvented,
-                session: Some(event.session),
-                at: event.ended,
-                why: format!(
-                    "{}: counter {key} is {found}, and {asked} were asked for",
-                    place(event, read)
-                ),
-            });
+    fn expect_nothing(
+        &mut self,
+        promise: Promise,
+        event: &Event,
+        read: &Read,
+        missing: Option<(Key, u32)>,
+    ) {
+        if let Some((key, wanted)) = missing {
+            let (place, found) = (place(event, read), read.values[key]);
+            let why = format!("{place}: counter {key} is {found}, must be {wanted} at least");
+            self.break_promise(promise, event, why);
         }
     }
-}
 
-fn check_writes(history: &[Event], violations: &mut Vec<Violation>) {
-    let mut results: HashSet<(Key, u32)> = HashSet::new();
-    for event in history {
-        if let What::Write(write) = &event.what
-            && let (Fate::Acknowledged, Some(value)) = (write.fate, write.value)
-            && !results.insert((write.key, value))
-        {
-            violations.push(Violation {
-                promise: Promise::NothingDoubled,
-                session: Some(event.session),
-                at: event.ended,
-                why: format!("two writes made counter {} {value}", write.key),
-            });
-        }
-    }
-}
-
-fn raise_one(values: &mut [u32], key: Key, value: u32) {
-    values[key] = values[key].max(value);
-}
-
-fn expect(
-    promise: Promise,
-    event: &Event,
-    read: &Read,
-    wanted: &[u32],
-    violations: &mut Vec<Violation>,
-) {
-    let mut pairs = read.values.iter().zip(wanted).enumerate();
-    if let Some((key, (found, wanted))) = pairs.find(|(_, (found, wanted))| found < wanted) {
-        violations.push(Violation {
+    fn break_promise(&mut self, promise: Promise, event: &Event, why: String) {
+        self.violations.push(Violation {
             promise,
             session: Some(event.session),
             at: event.ended,
-            why: format!(
-                "{}: counter {key} is {found}, and must be {wanted} at least",
-                place(event, read)
-            ),
+            why,
         });
     }
+
+    fn is_judged(&self, event: &Event) -> bool {
+        !self.history.crashes.iter().any(|crash| crash.cuts(event))
+    }
+
+    /// Whether the server was the primary at some time of the event.
+    fn may_be_primary(&self, event: &Event, server: usize) -> bool {
+        let primaries = &self.history.primaries;
+        let ends = primaries.iter().skip(1).map(|(from, _)| *from);
+        let mut reigns = primaries.iter().zip(ends.chain([u64::MAX]));
+        reigns.any(|((from, primary), to)| {
+            *primary == server && event.began < to && event.ended > *from
+        })
+    }
+}
+
+impl Known {
+    fn new(nothing: &Values) -> Self {
+        Self {
+            written: nothing.clone(),
+            seen_there: nothing.clone(),
+            seen_elsewhere: nothing.clone(),
+            told: nothing.clone(),
+        }
+    }
+
+    fn all(&self) -> Values {
+        let mut all = self.written.clone();
+        for values in [&self.seen_there, &self.seen_elsewhere, &self.told] {
+            raise(&mut all, values);
+        }
+        all
+    }
+}
+
+/// To the later of two, counter by counter.
+fn raise(values: &mut [u32], others: &[u32]) {
+    for (value, other) in values.iter_mut().zip(others) {
+        *value = (*value).max(*other);
+    }
+}
+
+/// To the earlier of two, counter by counter.
+fn lower(values: &mut [u32], others: &[u32]) {
+    for (value, other) in values.iter_mut().zip(others) {
+        *value = (*value).min(*other);
+    }
+}
+
+/// The first counter that is too low, and what it should be.
+fn missing(read: &Read, wanted: &[u32]) -> Option<(Key, u32)> {
+    let mut pairs = read.values.iter().zip(wanted).enumerate();
+    let (key, (_, wanted)) = pairs.find(|(_, (found, wanted))| found < wanted)?;
+    Some((key, *wanted))
 }
 
 fn place(event: &Event, read: &Read) -> String {
@@ -306,10 +353,18 @@ fn place(event: &Event, read: &Read) -> String {
 pub(crate) type Ledger = HashMap<(SessionId, u32), u32>;
 
 /// What is lost of what was acknowledged, and what is there that should not be.
-pub(crate) fn check_ledger(history: &[Event], ledger: &Ledger) -> Vec<Violation> {
+pub(crate) fn check_ledger(history: &History, ledger: &Ledger) -> Vec<Violation> {
     let mut violations = Vec::new();
+    let mut break_promise = |promise, event: Option<&Event>, why| {
+        violations.push(Violation {
+            promise,
+            session: event.map(|event| event.session),
+            at: event.map_or(u64::MAX, |event| event.ended),
+            why,
+        });
+    };
     let mut known = HashSet::new();
-    for event in history {
+    for event in &history.events {
         let What::Write(write) = &event.what else {
             continue;
         };
@@ -318,33 +373,44 @@ pub(crate) fn check_ledger(history: &[Event], ledger: &Ledger) -> Vec<Violation>
         let count = ledger.get(&line).copied().unwrap_or(0);
         let promise = match (write.fate, count) {
             (Fate::Acknowledged, 1) | (Fate::RolledBack, 0) | (Fate::Unknown, 0 | 1) => continue,
+            (Fate::Acknowledged, 0) if may_be_lost(history, event, write) => continue,
             (Fate::Acknowledged, 0) => Promise::NothingLost,
             (Fate::RolledBack, 1) => Promise::NothingInvented,
             _ => Promise::NothingDoubled,
         };
-        violations.push(Violation {
-            promise,
-            session: Some(event.session),
-            at: event.ended,
-            why: format!("{event:?} is in the ledger {count} times"),
-        });
+        let why = format!("{event:?} is in the ledger {count} times");
+        break_promise(promise, Some(event), why);
     }
     for line in ledger.keys().filter(|line| !known.contains(*line)) {
-        violations.push(Violation {
-            promise: Promise::NothingInvented,
-            session: None,
-            at: u64::MAX,
-            why: format!("{line:?} is in the ledger, and nobody has written it"),
-        });
+        let why = format!("{line:?} is in the ledger, and nobody has written it");
+        break_promise(Promise::NothingInvented, None, why);
     }
     violations
 }
 
+fn may_be_lost(history: &History, event: &Event, write: &Write) -> bool {
+    let crashes = history.crashes.iter();
+    crashes.into_iter().any(|it| it.may_lose(event, write))
+}
+
+/// How many writes were acknowledged, and how many of them are gone.
+pub(crate) fn lost(history: &History, ledger: &Ledger) -> (usize, usize) {
+    let writes = history.events.iter().filter_map(|event| match &event.what {
+        What::Write(write) if write.fate == Fate::Acknowledged => {
+            Some(ledger.contains_key(&(event.session, write.number)))
+        }
+        _ => None,
+    });
+    writes.fold((0, 0), |(all, lost), is_there| {
+        (all + 1, lost + usize::from(!is_there))
+    })
+}
+
 /// The last events of the session before and at the violation.
-pub(crate) fn story(history: &[Event], violation: &Violation) -> Vec<String> {
-    let of_session = history
-        .iter()
-        .filter(|event| Some(event.session) == violation.session && event.ended <= violation.at);
+pub(crate) fn story(history: &History, violation: &Violation) -> Vec<String> {
+    let is_of_session =
+        |event: &&Event| Some(event.session) == violation.session && event.ended <= violation.at;
+    let of_session = history.events.iter().filter(is_of_session);
     let mut story: Vec<_> = of_session.map(|event| format!("{event:?}")).collect();
     story.split_off(story.len().saturating_sub(8))
 }

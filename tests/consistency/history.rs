@@ -3,19 +3,16 @@
 //! The clock only counts: a tick before a message is sent, another one after its answer has come. So if
 //! an event ended at a lower tick than another one began at, it was over before the other was asked.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter in the table: it only ever grows, by one with each committed write.
 pub(crate) type Key = usize;
 
-/// The counters, each at its key.
-pub(crate) type Values = Arc<[u32]>;
-
 /// One connection, from its login to its end.
 pub(crate) type SessionId = usize;
+
+/// A token that one session has handed to others.
+pub(crate) type TokenId = usize;
 
 /// Those whose writes each other's reads must show.
 pub(crate) type Group = u32;
@@ -28,6 +25,15 @@ impl Clock {
     pub(crate) fn tick(&self) -> u64 {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
+}
+
+/// What was done and seen, and what happened to the servers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    pub(crate) events: Vec<Event>,
+    /// Which server was the primary, from which tick on.
+    pub(crate) primaries: Vec<(u64, usize)>,
+    pub(crate) crashes: Vec<Crash>,
 }
 
 /// Something that a session did.
@@ -47,8 +53,10 @@ pub(crate) struct Event {
 pub(crate) enum What {
     Write(Write),
     Read(Read),
-    /// It was told by a token how fresh its reads must be from now on.
-    Token(Values),
+    /// It has handed out a token: whoever takes it is to be as fresh as it is now.
+    Gives(TokenId),
+    /// It has taken a token, for all that follows.
+    Takes(TokenId),
 }
 
 /// One more for a counter, and a line in the ledger.
@@ -59,6 +67,8 @@ pub(crate) struct Write {
     pub(crate) number: u32,
     /// The counter after it, if that is known.
     pub(crate) value: Option<u32>,
+    /// Whether it was on disk before it was acknowledged.
+    pub(crate) is_durable: bool,
     pub(crate) fate: Fate,
 }
 
@@ -75,12 +85,12 @@ pub(crate) enum Fate {
 /// All counters, at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Read {
-    pub(crate) values: Values,
+    pub(crate) values: Box<[u32]>,
     /// The server that answered.
     pub(crate) server: usize,
     pub(crate) consistency: Consistency,
-    /// What a token of this very statement asks for.
-    pub(crate) token: Option<Values>,
+    /// A token of this very statement.
+    pub(crate) token: Option<TokenId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +100,31 @@ pub(crate) enum Consistency {
     Strong,
 }
 
-/// The later of two, counter by counter.
-pub(crate) fn raise(values: &mut [u32], others: &[u32]) {
-    for (value, other) in values.iter_mut().zip(others) {
-        *value = (*value).max(*other);
+/// The primary was killed, and what it had not saved is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Crash {
+    /// A tick before it was killed.
+    pub(crate) from: u64,
+    /// A tick before anybody can have written again.
+    pub(crate) to: u64,
+    /// The counters with which it goes on.
+    pub(crate) values: Box<[u32]>,
+    /// Whether it goes on from its own disk, and not from what a replica has got of it.
+    pub(crate) is_same_server: bool,
+}
+
+impl Crash {
+    /// Whether the event may belong to either side.
+    pub(crate) fn cuts(&self, event: &Event) -> bool {
+        event.began < self.to && event.ended > self.from
+    }
+
+    /// Whether this may be gone, although it was acknowledged. Only the end of the WAL can be lost: what
+    /// a counter shows is there.
+    pub(crate) fn may_lose(&self, event: &Event, write: &Write) -> bool {
+        let is_behind = write
+            .value
+            .is_none_or(|value| value > self.values[write.key]);
+        event.began < self.to && is_behind && !(self.is_same_server && write.is_durable)
     }
 }

@@ -1,10 +1,10 @@
 //! One of the cast: it connects, writes, reads at once, says what it saw, and begins anew.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use crate::{
     dice::Dice,
-    history::{Consistency, Event, Fate, Key, Read, SessionId, Values, What, Write, raise},
+    history::{Consistency, Event, Fate, Key, Read, SessionId, TokenId, What, Write},
     script::{Part, READ, SHARED_KEYS, write},
     support::raw::{Raw, bind, copy_data, copy_done, execute, parse, query, sync},
     world::{SERVERS, World, lock},
@@ -25,11 +25,12 @@ struct Session<'a> {
     own: &'a mut Own,
     events: Vec<Event>,
     writes: u32,
-    known: Vec<u32>,
+    /// Whether its writes are on disk when they are acknowledged.
+    is_durable: bool,
     /// In front of each read.
     hint: &'static str,
     /// A token that goes into a comment of the next read.
-    token: Option<(String, Values)>,
+    token: Option<(String, TokenId)>,
     is_read_prepared: bool,
     is_write_prepared: bool,
 }
@@ -39,6 +40,8 @@ struct Session<'a> {
 struct Own {
     /// The counter that nobody else writes, if that is certain.
     value: Option<u32>,
+    /// How often a crash had begun or ended when that was certain.
+    era: usize,
     /// A prepared transaction that may have been left behind.
     prepared: Option<String>,
 }
@@ -47,19 +50,13 @@ struct Own {
 pub(crate) fn play(world: &World, slot: usize, dice: &mut Dice) {
     let mut own = Own {
         value: Some(0),
-        prepared: None,
+        ..Own::default()
     };
-    loop {
-        let part = &world.cast[slot];
-        let is_over = match part.database {
-            Some(_) => world.is_over(),
-            None => world.direct_writers_are_gone(),
-        };
-        if is_over {
-            break;
-        }
+    let part = &world.cast[slot];
+    while world.needs(part) {
         Session::live(world, slot, dice, &mut own);
     }
+    world.leave(part);
 }
 
 fn strength(consistency: Consistency) -> &'static str {
@@ -96,17 +93,18 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        if dice.once_in(3) {
+        let is_durable = !dice.once_in(3);
+        if !is_durable {
             commands.push("SET synchronous_commit = off".to_owned());
         }
         let taken = lock(&world.token).clone().filter(|_| part.takes_tokens);
         let mut in_comment = None;
-        if let Some((token, values)) = &taken {
+        if let Some((token, id)) = &taken {
             match dice.below(3) {
                 _ if !world.is_honest => {}
                 0 => options.push(format!("-c pgweir.token={token}")),
                 1 => commands.push(format!("SET pgweir.token = '{token}'")),
-                _ => in_comment = Some((token.clone(), Arc::clone(values))),
+                _ => in_comment = Some((token.clone(), *id)),
             }
         }
         let (address, database) = match part.database {
@@ -123,7 +121,7 @@ impl<'a> Session<'a> {
             own,
             events: Vec::new(),
             writes: 0,
-            known: vec![0; world.keys()],
+            is_durable,
             hint,
             token: None,
             is_read_prepared: false,
@@ -137,16 +135,15 @@ impl<'a> Session<'a> {
                 return;
             }
         }
-        if let Some((_, values)) = taken.filter(|_| in_comment.is_none()) {
-            raise(&mut session.known, &values);
+        if let Some((_, id)) = taken.filter(|_| in_comment.is_none()) {
             let began = world.clock.tick();
-            session.note(began, "token", What::Token(values));
+            session.note(began, "token", What::Takes(id));
         }
         session.token = in_comment;
         let most = if part.takes_tokens { 8 } else { 60 };
         let steps = 2 + session.dice.below(most);
         for _ in 0..steps {
-            if world.is_over() || session.step().is_err() {
+            if !world.needs(part) || session.step().is_err() {
                 break;
             }
         }
@@ -237,7 +234,7 @@ impl<'a> Session<'a> {
         }
         let asks = Asks {
             consistency,
-            token: token.map(|(_, values)| values),
+            token: token.map(|(_, id)| id),
         };
         let is_special = hint != self.hint;
         let sql = format!("{hint}{READ}");
@@ -322,26 +319,33 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn note_read(&mut self, began: u64, how: &'static str, asks: &Asks, state: (usize, Values)) {
+    fn note_read(
+        &mut self,
+        began: u64,
+        how: &'static str,
+        asks: &Asks,
+        state: (usize, Box<[u32]>),
+    ) {
         let (server, values) = state;
         self.world.count(format!("on {}: {how}", SERVERS[server]));
-        raise(&mut self.known, &values);
         let read = Read {
             values,
             server,
             consistency: asks.consistency,
-            token: asks.token.clone(),
+            token: asks.token,
         };
         self.note(began, how, What::Read(read));
     }
 
     fn hand_out_a_token(&mut self) -> Result<(), Gone> {
-        let answers = self.ask("SHOW pgweir.token", &[query("SHOW pgweir.token")])?;
+        let how = "SHOW pgweir.token";
+        let began = self.world.clock.tick();
+        let answers = self.ask(how, &[query(how)])?;
         if let Some(token) = answers.iter().find_map(|it| it.strip_prefix("D ")) {
             assert!(!token.is_empty(), "{answers:?}");
-            let values = self.known.clone().into();
-            *lock(&self.world.token) = Some((token.to_owned(), values));
-            self.world.count("SHOW pgweir.token");
+            let id = self.world.next_token();
+            self.note(began, how, What::Gives(id));
+            *lock(&self.world.token) = Some((token.to_owned(), id));
         }
         Ok(())
     }
@@ -367,10 +371,15 @@ impl<'a> Session<'a> {
     fn begin_write_of(&mut self, key: Key) -> (Write, u64) {
         self.writes += 1;
         let is_own = key == self.own_key;
+        let era = self.world.era();
+        if is_own && std::mem::replace(&mut self.own.era, era) != era {
+            self.own.value = None;
+        }
         let write = Write {
             key,
             number: self.writes,
             value: self.own.value.map(|value| value + 1).filter(|_| is_own),
+            is_durable: self.is_durable,
             fate: Fate::Unknown,
         };
         (write, self.world.clock.tick())
@@ -388,12 +397,9 @@ impl<'a> Session<'a> {
         format!("{function}({}, {}, {})", it.key, self.id, it.number)
     }
 
-    /// What became of it: what is acknowledged is known from now on.
+    /// What became of it.
     fn end_write(&mut self, (mut write, began): (Write, u64), how: &'static str, fate: Fate) {
         write.fate = fate;
-        if let (Fate::Acknowledged, Some(value)) = (fate, write.value) {
-            self.known[write.key] = self.known[write.key].max(value);
-        }
         if write.key == self.own_key {
             self.own.value = match fate {
                 Fate::Acknowledged => write.value,
@@ -679,7 +685,7 @@ impl<'a> Session<'a> {
 /// What a read asks for.
 struct Asks {
     consistency: Consistency,
-    token: Option<Values>,
+    token: Option<TokenId>,
 }
 
 fn connect(address: SocketAddr, database: &str, user: &str, options: &str) -> Raw {
@@ -713,7 +719,7 @@ fn result(answers: &[String]) -> Option<u32> {
 }
 
 /// The rows that [`READ`] answers, also by COPY.
-fn states(answers: &[String]) -> impl Iterator<Item = (usize, Values)> {
+fn states(answers: &[String]) -> impl Iterator<Item = (usize, Box<[u32]>)> {
     answers.iter().filter_map(|answer| {
         let row = answer
             .strip_prefix("D ")

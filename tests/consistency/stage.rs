@@ -1,6 +1,7 @@
 //! The cluster, the pooler before it, and what happens to them while the cast is at work.
 
 use std::{
+    sync::{Mutex, MutexGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -13,19 +14,24 @@ use crate::{
     script::{DATABASES, cast, schema},
     session::play,
     support::{self, Pgweir, PgweirBuilder, raw::Raw},
-    world::World,
+    world::{World, lock},
 };
+
+/// One stage at a time: several would only wait for each other.
+static TURN: Mutex<()> = Mutex::new(());
 
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) pooler: Pgweir,
     pub(crate) world: World,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Stage {
     /// A primary and two replicas that replay at once. A pooler that keeps its promises, unless it is
     /// told not to; then nobody asks it to either.
     pub(crate) fn new(is_honest: bool) -> Self {
+        let turn = lock(&TURN);
         let cluster = support::start(Cluster::builder(support::binaries()).replicas(2));
         let cast = cast();
         let keys = crate::script::SHARED_KEYS + cast.len();
@@ -52,6 +58,7 @@ impl Stage {
             cluster,
             pooler,
             world,
+            _turn: turn,
         };
         DATABASES
             .iter()
@@ -70,14 +77,14 @@ impl Stage {
     }
 
     /// Runs `events` while the cast plays.
-    pub(crate) fn perform(&self, seed: u64, events: impl FnOnce(&Self)) {
+    pub(crate) fn perform(&self, seed: u64, events: impl FnOnce()) {
         thread::scope(|scope| {
             for slot in 0..self.world.cast.len() {
                 let mut dice = Dice::new(seed, slot as u64);
                 scope.spawn(move || play(&self.world, slot, &mut dice));
             }
             let ends = Ends(&self.world);
-            events(self);
+            events();
             drop(ends);
         });
     }
@@ -108,10 +115,57 @@ impl Stage {
     pub(crate) fn switch_over(&self) {
         self.world.send_direct_writers_away();
         self.cluster.primary().stop(StopMode::Fast).unwrap();
-        let promoted = self.cluster.replica(0);
-        self.world.on_promotion(1);
+        self.promote(0);
+    }
+
+    /// The primary dies, and the replica that has got more of it takes over.
+    pub(crate) fn fail_over(&self) -> usize {
+        self.world.send_direct_writers_away();
+        let from = self.world.begin_crash();
+        self.cluster.primary().kill9().unwrap();
+        let received = self.cluster.replicas().iter().map(|replica| {
+            let is_alone =
+                "NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')";
+            replica.wait_until(is_alone).unwrap();
+            let is_replayed = "pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()";
+            replica.wait_until(is_replayed).unwrap();
+            let position = "SELECT pg_last_wal_replay_lsn() - '0/0'";
+            replica.psql(position).unwrap().parse::<u64>().unwrap()
+        });
+        let received: Vec<u64> = received.collect();
+        let better = usize::from(received[1] > received[0]);
+        let values = Self::values(self.cluster.replica(better));
+        self.world.end_crash(from, values, false);
+        self.promote(better);
+        better
+    }
+
+    fn promote(&self, index: usize) {
+        let promoted = self.cluster.replica(index);
+        self.world.promote(index + 1);
         promoted.promote().unwrap();
-        self.cluster.replica(1).follow(promoted).unwrap();
+        self.cluster.replica(1 - index).follow(promoted).unwrap();
+    }
+
+    /// The primary dies and comes back. Nobody writes before it was looked at.
+    pub(crate) fn crash_and_recover(&self) {
+        self.world.send_direct_writers_away();
+        let from = self.world.begin_crash();
+        let mut console = Raw::connect(self.pooler.address(), "pgbouncer");
+        self.cluster.primary().kill9().unwrap();
+        console.run("PAUSE");
+        self.cluster.primary().start().unwrap();
+        let values = Self::values(self.cluster.primary());
+        self.world.end_crash(from, values, true);
+        console.run("RESUME");
+    }
+
+    fn values(node: &Node) -> Box<[u32]> {
+        let values = node
+            .psql("SELECT value FROM registers ORDER BY key")
+            .unwrap();
+        let values = values.lines().map(|line| line.parse().expect("a number"));
+        values.collect()
     }
 
     /// Until the pooler lets a write through.

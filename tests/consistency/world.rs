@@ -2,17 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use std::net::SocketAddr;
-
 use crate::{
-    history::{Clock, Event, SessionId, Values},
+    history::{Clock, Crash, Event, History, SessionId, TokenId},
     script::{Part, SHARED_KEYS},
+    support,
 };
 
 /// The servers, by the name that each of them has in its configuration.
@@ -25,14 +25,15 @@ pub(crate) struct World {
     /// Whether sessions say what they expect: else they expect all the same.
     pub(crate) is_honest: bool,
     pub(crate) clock: Clock,
-    /// A token, and what its giver knew.
-    pub(crate) token: Mutex<Option<(String, Values)>>,
+    /// The token that was handed out last.
+    pub(crate) token: Mutex<Option<(String, TokenId)>>,
+    tokens: AtomicUsize,
     sessions: AtomicUsize,
+    era: AtomicUsize,
     is_over: AtomicBool,
+    direct_writers: AtomicUsize,
     direct_writers_leave: AtomicBool,
-    /// Which server was the primary, from which tick of the clock on.
-    primaries: Mutex<Vec<(u64, usize)>>,
-    history: Mutex<Vec<Event>>,
+    history: Mutex<History>,
     counts: Mutex<BTreeMap<String, usize>>,
 }
 
@@ -43,6 +44,7 @@ impl World {
         cast: Vec<Part>,
         is_honest: bool,
     ) -> Self {
+        let direct_writers = cast.iter().filter(|part| part.database.is_none()).count();
         Self {
             pooler,
             primary,
@@ -50,11 +52,16 @@ impl World {
             is_honest,
             clock: Clock::default(),
             token: Mutex::default(),
+            tokens: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            era: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
+            direct_writers: AtomicUsize::new(direct_writers),
             direct_writers_leave: AtomicBool::new(false),
-            primaries: Mutex::new(vec![(0, 0)]),
-            history: Mutex::default(),
+            history: Mutex::new(History {
+                primaries: vec![(0, 0)],
+                ..History::default()
+            }),
             counts: Mutex::default(),
         }
     }
@@ -68,6 +75,10 @@ impl World {
         self.sessions.fetch_add(1, Ordering::SeqCst)
     }
 
+    pub(crate) fn next_token(&self) -> TokenId {
+        self.tokens.fetch_add(1, Ordering::SeqCst)
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
     }
@@ -76,29 +87,64 @@ impl World {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn direct_writers_are_gone(&self) -> bool {
-        self.is_over() || self.direct_writers_leave.load(Ordering::SeqCst)
+    /// Whether somebody is still to play this part.
+    pub(crate) fn needs(&self, part: &Part) -> bool {
+        let is_sent_away =
+            part.database.is_none() && self.direct_writers_leave.load(Ordering::SeqCst);
+        !self.is_over() && !is_sent_away
     }
 
-    /// Before the primary becomes another one.
+    /// Somebody plays this part no longer.
+    pub(crate) fn leave(&self, part: &Part) {
+        if part.database.is_none() {
+            self.direct_writers.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Before the primary becomes another one, or dies: those who talk to it directly leave.
     pub(crate) fn send_direct_writers_away(&self) {
         self.direct_writers_leave.store(true, Ordering::SeqCst);
+        support::eventually("those who write directly have left", || {
+            self.direct_writers.load(Ordering::SeqCst) == 0
+        });
     }
 
-    pub(crate) fn on_promotion(&self, server: usize) {
-        lock(&self.primaries).push((self.clock.tick(), server));
+    /// How often a crash has begun or ended: what is known of counters does not outlast that.
+    pub(crate) fn era(&self) -> usize {
+        self.era.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn primaries(&self) -> Vec<(u64, usize)> {
-        lock(&self.primaries).clone()
+    /// The primary is about to be killed.
+    pub(crate) fn begin_crash(&self) -> u64 {
+        let from = self.clock.tick();
+        self.era.fetch_add(1, Ordering::SeqCst);
+        from
+    }
+
+    /// Nobody can have written since the primary was killed; this is what is left.
+    pub(crate) fn end_crash(&self, from: u64, values: Box<[u32]>, is_same_server: bool) {
+        self.era.fetch_add(1, Ordering::SeqCst);
+        let to = self.clock.tick();
+        lock(&self.history).crashes.push(Crash {
+            from,
+            to,
+            values,
+            is_same_server,
+        });
+    }
+
+    /// This server is about to become the primary.
+    pub(crate) fn promote(&self, server: usize) {
+        let now = self.clock.tick();
+        lock(&self.history).primaries.push((now, server));
     }
 
     /// The events of a session whose connection has ended.
     pub(crate) fn record(&self, events: Vec<Event>) {
-        lock(&self.history).extend(events);
+        lock(&self.history).events.extend(events);
     }
 
-    pub(crate) fn take_history(&self) -> Vec<Event> {
+    pub(crate) fn take_history(&self) -> History {
         std::mem::take(&mut lock(&self.history))
     }
 
