@@ -440,6 +440,8 @@ impl Session {
         }
         let state_lost = server.status != TransactionStatus::Idle
             || !self.pins.is_empty()
+            // The client was told that its SET was carried out; what it set was not learnt yet.
+            || matches!(self.check, StateCheck::Probing(_))
             || self.mode == Mode::Session;
         if state_lost {
             encode::report(

@@ -103,6 +103,8 @@ async fn a_killed_backend_costs_running_transactions_and_no_client_that_is_idle(
     idle[0].send(&prepare).await;
     assert_eq!(idle[0].answers().await, ["1", "Z I"]);
     assert_eq!(idle[1].ask("SET work_mem = '7MB'").await, ["C SET", "Z I"]);
+    // Behind this the setting is known, and no longer lost with the server.
+    assert_eq!(idle[1].scalar("SHOW work_mem").await, "7MB");
     let mut in_transaction = Wire::connect(&pooler, "postgres").await;
     assert_eq!(in_transaction.ask("BEGIN").await, ["C BEGIN", "Z T"]);
     let pid = in_transaction
