@@ -204,6 +204,9 @@ impl Session {
         if is_answered && server.pipeline.len() >= OWED_LIMIT {
             return !server.pipeline.is_copy_in();
         }
+        if frame.tag == FrontendTag::Sync && self.awaits_query_in_batch(server) {
+            return true;
+        }
         let is_request = is_answered && frame.tag != FrontendTag::Sync;
         if is_request && self.awaits_state_check(server) {
             return true;
@@ -231,6 +234,14 @@ impl Session {
             StateCheck::Probing(_) | StateCheck::Due { .. } | StateCheck::Mending => true,
         };
         is_unchecked && self.batch == Batch::Closed && !server.pipeline.is_copy_in()
+    }
+
+    /// Whether a Query in the middle of a batch has yet to tell if it left a transaction open.
+    pub(super) fn awaits_query_in_batch(&self, server: &ServerState) -> bool {
+        self.ran_query_in_batch
+            && server.pipeline.is_status_open()
+            && !server.pipeline.is_copy_in()
+            && !server.pipeline.ignores_until_sync()
     }
 
     /// Whether what was entered for an earlier batch may yet be taken back.
@@ -275,6 +286,13 @@ impl Session {
         }
         match tag {
             FrontendTag::Sync => {
+                if std::mem::take(&mut self.ran_query_in_batch)
+                    && server.status == TransactionStatus::InTransaction
+                    && !server.pipeline.is_copy_in()
+                    && !server.pipeline.ignores_until_sync()
+                {
+                    server.let_sync_commit(out.own());
+                }
                 let is_answered = server.pipeline.push_sync(Disposition::Forward);
                 Self::forward(message, out);
                 if is_answered {
@@ -297,6 +315,7 @@ impl Session {
             FrontendTag::Query | FrontendTag::FunctionCall => {
                 self.fence(server, out);
                 self.on_round(message, server, out)?;
+                self.ran_query_in_batch |= self.tracks() && self.batch == Batch::Open;
                 self.close_batch();
             }
             FrontendTag::Parse
@@ -307,6 +326,7 @@ impl Session {
                 self.fence(server, out);
                 self.on_extended(message, server, out)?;
                 self.batch = Batch::Open;
+                self.ran_query_in_batch &= matches!(tag, FrontendTag::Parse | FrontendTag::Close);
             }
         }
         Ok(true)

@@ -171,6 +171,8 @@ pub struct Session {
     texts: Texts,
     world: Option<Arc<World>>,
     batch: Batch,
+    /// Whether the last that has run of the batch was a Query: it may have left a transaction open.
+    ran_query_in_batch: bool,
     streaming: Option<Streaming>,
     /// How far the messages that are held back have been scanned for the end of their batch.
     scanned: usize,
@@ -218,6 +220,7 @@ impl Session {
             texts: Texts::default(),
             world: None,
             batch: Batch::Closed,
+            ran_query_in_batch: false,
             streaming: None,
             scanned: 0,
             stalled: false,
@@ -283,6 +286,7 @@ impl Session {
                 || Self::holds(server)
                 || self.awaits_state_check(server)
                 || self.waits_to_follow(server)
+                || self.awaits_query_in_batch(server)
         };
         self.stalled && !server.is_some_and(must_wait)
     }
@@ -508,6 +512,7 @@ impl Session {
     /// What was known of a server that is no longer attached.
     fn forget_attachment(&mut self) {
         self.touched = Effects::NONE;
+        self.ran_query_in_batch = false;
         self.check = StateCheck::None;
         self.pins = Pins::NONE;
         self.deferred_error = None;

@@ -80,6 +80,8 @@ pub enum OnBehalf {
     Probe,
     /// To learn that nothing else is under way.
     Fence,
+    /// To make a Sync end a transaction.
+    Commit,
     /// To discard other clients' sequence values.
     Sequences,
 }

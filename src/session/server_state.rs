@@ -235,6 +235,18 @@ impl ServerState {
         self.pipeline.push_fence();
     }
 
+    /// Makes the Sync that comes next end the transaction that a Query in the middle of a batch has
+    /// left open, by something that is run and does nothing. PostgreSQL 18 answers ReadyForQuery with
+    /// `I` to that Sync and yet does not commit: the next statement, whoever's it is, fails with XX000
+    /// and takes the transaction with it (measured with 18.4; up to 17 such a Query commits itself).
+    pub(super) fn let_sync_commit(&mut self, to_server: &mut Vec<u8>) {
+        encode::parse(to_server, FENCE, b"", &[0, 0]);
+        encode::close_statement(to_server, FENCE);
+        let on_behalf = Disposition::Skip(OnBehalf::Commit);
+        self.pipeline.push(Request::Parse, on_behalf);
+        self.pipeline.push(Request::Close, on_behalf);
+    }
+
     /// What is left to do now.
     pub fn cleanup(&self) -> Cleanup {
         if !self.pipeline.is_quiescent() || self.streaming.is_some() {

@@ -75,7 +75,8 @@ fn run(replicas: usize) {
         .build()
         .unwrap();
     let end = runtime.block_on(async { Instant::now() + Duration::from_secs(seconds) });
-    let world = Arc::new(World::new(&url, DATABASE, end));
+    let version = cluster.binaries().version;
+    let world = Arc::new(World::new(&url, DATABASE, end, version));
     LocalSet::new().block_on(&runtime, crowd(Arc::clone(&world), seed));
 
     println!("{} rows; {:#?}", world.rows(), world.counts());

@@ -35,6 +35,10 @@ struct Model {
     transaction: Transaction,
     /// An error came: everything is skipped until Sync.
     skipping: bool,
+    /// Something has been executed behind the last Sync.
+    executed: bool,
+    /// Since PostgreSQL 18 a Query that follows an Execute leaves its transaction open until the Sync.
+    queries_join_batches: bool,
 }
 
 /// Bytes to send, and the answers that must come before more is sent.
@@ -57,6 +61,8 @@ pub(crate) async fn live(world: Arc<World>, mut dice: Dice, tag: String) {
         statements: HashMap::new(),
         transaction: Transaction::None,
         skipping: false,
+        executed: false,
+        queries_join_batches: world.server_version >= 18,
     };
     for _ in 0..1 + dice.below(15) {
         if world.over() {
@@ -172,6 +178,7 @@ impl Model {
     fn sync(&mut self, exchange: &mut Exchange) {
         exchange.bytes.extend(wire::sync());
         self.skipping = false;
+        self.executed = false;
         exchange.answers.push(self.ready());
     }
 
@@ -283,6 +290,7 @@ impl Model {
             Text::Own => vec![format!("{asked}/{}{count}", self.tag)],
             Text::Fails => return self.fail_and_skip("22012", exchange),
         };
+        self.executed = true;
         // A limit that is reached suspends the portal, even at its last row.
         let first = if limit == 0 || rows.len() < limit {
             rows.len()
@@ -349,11 +357,15 @@ impl Model {
             self.fail("25P02", exchange);
         } else if fails {
             self.fail("22012", exchange);
+            self.executed = false;
         } else {
             exchange.answers.push("T 1".to_owned());
             let row = format!("D {}", Settings::fresh().row(&asked, &self.tag));
             exchange.answers.extend(std::iter::repeat_n(row, count));
             exchange.answers.push(format!("C SELECT {count}"));
+        }
+        if self.transaction == Transaction::None && self.executed && self.queries_join_batches {
+            return exchange.answers.push("Z T".to_owned());
         }
         exchange.answers.push(self.ready());
     }

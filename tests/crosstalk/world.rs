@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) database: String,
     pub(crate) end: Instant,
+    /// PostgreSQL's major version.
+    pub(crate) server_version: u32,
     /// Clients that may hold a server beyond a transaction, at the same time.
     pub(crate) pins: Semaphore,
     ledger: Mutex<HashMap<(String, i32), Fate>>,
@@ -44,13 +46,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(url: &str, database: &str, end: Instant) -> Self {
+    pub(crate) fn new(url: &str, database: &str, end: Instant, server_version: u32) -> Self {
         let config: tokio_postgres::Config = url.parse().unwrap();
         Self {
             url: url.to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], config.get_ports()[0])),
             database: database.to_owned(),
             end,
+            server_version,
             pins: Semaphore::new(2),
             ledger: Mutex::default(),
             stale_keys: Mutex::default(),
