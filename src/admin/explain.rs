@@ -1,6 +1,6 @@
 //! EXPLAIN ROUTE: where a statement would go if a new session sent it now, why, and what that rests on.
 //!
-//! Asks [`route::decide`] what clients ask it, with the facts as they are. Runs nothing, waits for nothing
+//! Asks [`route::decide()`] what clients ask it, with the facts as they are. Runs nothing, waits for nothing
 //! and changes nothing: where a client would wait, it says for what.
 
 use std::sync::{Arc, atomic::Ordering};

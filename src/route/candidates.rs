@@ -1,6 +1,6 @@
 //! Which hosts may serve a unit of work, and what keeps the others from it: for people who ask why.
 //!
-//! Decides nothing. It asks what [`super::decide`] asks of each host, so that the two cannot differ.
+//! Decides nothing. It asks what [`super::decide()`] asks of each host, so that the two cannot differ.
 
 use super::{
     HostId, HostState, Policy, Question, Reason, Topology,

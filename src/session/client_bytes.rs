@@ -5,7 +5,7 @@
 //! rests on what an earlier batch may yet take back is not taken before that is settled.
 
 use super::{
-    Batch, HOLD_LIMIT, Outbox, ServerState, Session, Violation,
+    Batch, HOLD_LIMIT, LastRun, Outbox, ServerState, Session, Violation,
     effects::DEALLOCATING,
     effects::Runs,
     named::is_ours,
@@ -238,7 +238,7 @@ impl Session {
 
     /// Whether a Query in the middle of a batch has yet to tell if it left a transaction open.
     pub(super) fn awaits_query_in_batch(&self, server: &ServerState) -> bool {
-        self.ran_query_in_batch
+        self.last_run == LastRun::Query
             && server.pipeline.is_status_open()
             && !server.pipeline.is_copy_in()
             && !server.pipeline.ignores_until_sync()
@@ -286,7 +286,7 @@ impl Session {
         }
         match tag {
             FrontendTag::Sync => {
-                if std::mem::take(&mut self.ran_query_in_batch)
+                if std::mem::take(&mut self.last_run) == LastRun::Query
                     && server.status == TransactionStatus::InTransaction
                     && !server.pipeline.is_copy_in()
                     && !server.pipeline.ignores_until_sync()
@@ -315,7 +315,9 @@ impl Session {
             FrontendTag::Query | FrontendTag::FunctionCall => {
                 self.fence(server, out);
                 self.on_round(message, server, out)?;
-                self.ran_query_in_batch |= self.tracks() && self.batch == Batch::Open;
+                if self.tracks() && self.batch == Batch::Open {
+                    self.last_run = LastRun::Query;
+                }
                 self.close_batch();
             }
             FrontendTag::Parse
@@ -326,7 +328,9 @@ impl Session {
                 self.fence(server, out);
                 self.on_extended(message, server, out)?;
                 self.batch = Batch::Open;
-                self.ran_query_in_batch &= matches!(tag, FrontendTag::Parse | FrontendTag::Close);
+                if !matches!(tag, FrontendTag::Parse | FrontendTag::Close) {
+                    self.last_run = LastRun::Other;
+                }
             }
         }
         Ok(true)

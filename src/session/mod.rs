@@ -155,6 +155,16 @@ enum Batch {
     Discarding,
 }
 
+/// What was last run of the batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum LastRun {
+    /// Nothing, or something of the extended protocol.
+    #[default]
+    Other,
+    /// A Query in its middle, which may have left a transaction open.
+    Query,
+}
+
 /// One client's protocol state.
 #[derive(Debug)]
 pub struct Session {
@@ -171,8 +181,7 @@ pub struct Session {
     texts: Texts,
     world: Option<Arc<World>>,
     batch: Batch,
-    /// Whether the last that has run of the batch was a Query: it may have left a transaction open.
-    ran_query_in_batch: bool,
+    last_run: LastRun,
     streaming: Option<Streaming>,
     /// How far the messages that are held back have been scanned for the end of their batch.
     scanned: usize,
@@ -220,7 +229,7 @@ impl Session {
             texts: Texts::default(),
             world: None,
             batch: Batch::Closed,
-            ran_query_in_batch: false,
+            last_run: LastRun::Other,
             streaming: None,
             scanned: 0,
             stalled: false,
@@ -512,7 +521,7 @@ impl Session {
     /// What was known of a server that is no longer attached.
     fn forget_attachment(&mut self) {
         self.touched = Effects::NONE;
-        self.ran_query_in_batch = false;
+        self.last_run = LastRun::Other;
         self.check = StateCheck::None;
         self.pins = Pins::NONE;
         self.deferred_error = None;

@@ -14,6 +14,10 @@ use crate::{
 struct Gone;
 
 /// One connection.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what was done, each by itself"
+)]
 struct Session<'a> {
     world: &'a World,
     part: &'a Part,

@@ -5,7 +5,12 @@
 //! `PGWEIR_TEST_SEED=n` repeats the decisions of a run (not its timing), `PGWEIR_TEST_SECONDS=n` makes it longer,
 //! `PGWEIR_TEST_DIRECT=1` runs it on PostgreSQL alone, which must pass too.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test panics")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test panics, and says what it did"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

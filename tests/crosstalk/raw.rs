@@ -29,6 +29,10 @@ enum Transaction {
 }
 
 /// What the server knows of this session, as PostgreSQL's manual has it: by this the answers are foretold.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what is known, each by itself"
+)]
 struct Model {
     tag: String,
     statements: HashMap<&'static str, Text>,
