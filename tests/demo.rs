@@ -91,20 +91,26 @@ fn address(output: &str) -> SocketAddr {
     word.trim_end_matches(':').parse().unwrap()
 }
 
-/// The numbers of the table's lines: time, clients, active, waiting, servers, active, idle, tps …
-fn rows(output: &str) -> Vec<Vec<f64>> {
+/// The numbers of the table's lines, and the reasons behind them.
+fn rows(output: &str) -> Vec<(Vec<f64>, String)> {
     let number = |word: &str| word.trim_end_matches('s').replace(',', "").parse().ok();
-    output
-        .lines()
-        .filter_map(|line| line.split_whitespace().map(number).collect())
-        .filter(|row: &Vec<f64>| row.len() == 14)
-        .collect()
+    let row = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (numbers, why) = words.split_at_checked(COLUMNS)?;
+        let numbers: Option<Vec<f64>> = numbers.iter().map(|word| number(word)).collect();
+        Some((numbers?, why.join(" ")))
+    };
+    output.lines().filter_map(row).collect()
 }
+
+/// time, clients, waiting, servers, transactions, wait, writes, reads by the primary, by replicas, lag,
+/// dirty, checked, stale, errors.
+const COLUMNS: usize = 14;
 
 #[test]
 fn it_shows_clients_at_work_and_ends_by_itself() {
     let temporary = temporary();
-    let arguments = ["--for", "3s", "--port", "0", "--replay-delay", "50ms"];
+    let arguments = ["--for", "3s", "--port", "0"];
     let Output {
         status,
         stdout,
@@ -123,20 +129,38 @@ fn it_shows_clients_at_work_and_ends_by_itself() {
     }
     let rows = rows(&output);
     assert!(rows.len() >= 2, "{output}");
-    let last = &rows[rows.len() - 1];
-    assert_eq!(
-        (last[1], last[4]),
-        (16.0, 4.0),
-        "clients, servers\n{output}"
+    let (last, why) = &rows[rows.len() - 1];
+    assert_eq!(last[1], 16.0, "clients\n{output}");
+    assert!(last[3] > 4.0, "connections to the replicas, too\n{output}");
+    assert!(last[4] > 0.0, "no transactions\n{output}");
+    assert!(
+        last[6] > 0.0 && last[8] > 0.0,
+        "no writes, no reads by replicas\n{output}"
     );
-    assert!(last[7] > 0.0, "no transactions\n{output}");
-    assert!(last[9] > 0.0 && last[10] > 0.0, "no bytes\n{output}");
     assert!(last[11] > 0.0, "no reads\n{output}");
     assert_eq!(&last[12..], [0.0, 0.0], "stale reads, errors\n{output}");
+    assert!(why.starts_with("proved_read "), "{output}");
     assert!(output.lines().last().unwrap().starts_with("ended: "));
 
     assert_nothing_left(&temporary);
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn replicas_that_lag_cost_no_read_its_truth() {
+    let temporary = temporary();
+    let arguments = ["--for", "4s", "--port", "0", "--replay-delay", "200ms"];
+    let output = demo(&temporary, &arguments).output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    let output = text(&output.stdout);
+    let rows = rows(&output);
+    let (last, why) = &rows[rows.len() - 1];
+    assert!(why.starts_with("own_writes "), "{output}");
+    assert!(
+        last[9] > 0.0 && last[10] > 0.0,
+        "lag, dirty sessions\n{output}"
+    );
+    assert_eq!(&last[12..], [0.0, 0.0], "stale reads, errors\n{output}");
 }
 
 /// A demo without `--for`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   workload threads ──TCP──▶ pooler (a thread of this process) ──Unix socket──▶ primary ─▶ replicas
-//!                                        │ counters
+//!                                        │ counters, as figures
 //!                                        ▼
 //!                                      screen (this thread), once a second
 //! ```
@@ -10,6 +10,7 @@
 //! The pooler is the real one, in this process; its clients are ordinary ones. Whatever ends it,
 //! nothing is left: the [`Cluster`] sees to that even when the process is killed.
 
+mod figures;
 mod screen;
 mod wire;
 mod workload;
@@ -31,7 +32,8 @@ use tokio::{
 };
 
 use self::{
-    screen::{Grouped, Screen},
+    figures::Grouped,
+    screen::Screen,
     workload::{CLIENTS, NAME, Workload},
 };
 use super::{
@@ -43,10 +45,10 @@ use crate::{
     admin::{ControlRequest, ShutdownMode},
     config::{Config, LONGEST, parse_duration},
     net::{ListenAddress, ListenOptions, TcpOptions, bind_tcp},
-    sandbox::{Binaries, Cluster, Node},
+    sandbox::{Binaries, Cluster, Node, SandboxError},
 };
 
-/// Server connections of the pool: fewer than clients, so that it can be seen how they are shared.
+/// Connections to each server: fewer than clients, so that it can be seen how they are shared.
 const POOL_SIZE: usize = 4;
 
 /// What kind of demo.
@@ -99,11 +101,11 @@ pub fn demo(options: &Options) -> anyhow::Result<()> {
     ))?;
     let cluster = Cluster::builder(binaries)
         .replicas(options.replicas.into())
-        .replay_delay(options.replay_delay)
         .start()
         .map_err(|error| sentence(&error))?;
     let primary = SocketAddr::from((Ipv4Addr::LOCALHOST, cluster.primary().port()));
     workload::prepare(primary).map_err(|error| sentence(&error))?;
+    replicate(&cluster, options.replay_delay).map_err(|error| sentence(&error))?;
     let config = Config::parse(
         &configuration(&cluster, options.port),
         Path::new(""),
@@ -119,6 +121,18 @@ pub fn demo(options: &Options) -> anyhow::Result<()> {
         Grouped(workload.checked.value()),
         Grouped(workload.stale.value())
     ))
+}
+
+/// Waits until the replicas have the database, which the pooler would not find there otherwise; only then
+/// are they made to lag.
+fn replicate(cluster: &Cluster, replay_delay: Duration) -> Result<(), SandboxError> {
+    for replica in cluster.replicas() {
+        replica.wait_caught_up(cluster.primary())?;
+        if !replay_delay.is_zero() {
+            replica.set_replay_delay(replay_delay)?;
+        }
+    }
+    Ok(())
 }
 
 const HOST: &str = "127.0.0.1";
@@ -195,10 +209,10 @@ fn serve(
 fn introduce(address: SocketAddr) -> anyhow::Result<()> {
     let url = format!("postgres://{NAME}@{address}");
     say(&format!(
-        "pgweir listens on {address}: {CLIENTS} clients work on {POOL_SIZE} server connections\n\
+        "pgweir listens on {address}: {CLIENTS} clients work on {POOL_SIZE} connections to each server\n\
          \n  psql {url}/{NAME}\
          \n  DATABASE_URL={url}/{NAME}\
-         \n  psql {url}/pgweir -c 'SHOW POOLS'      (the console)\n"
+         \n  psql {url}/pgweir -c 'SHOW REPLICAS'   (the console)\n"
     ))
 }
 

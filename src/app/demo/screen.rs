@@ -1,58 +1,17 @@
-//! What the demo shows: the figures of the last second, from what the pooler itself counts.
+//! How the demo shows its figures.
 //!
 //! A terminal gets a panel that is redrawn in place; anything else a table, one line a second.
 
 use std::{
     fmt::{self, Display},
     io::{self, IsTerminal as _, Stdout, Write as _},
-    time::Duration,
 };
 
-use tokio::time::Instant;
-
-use super::workload::Workload;
-use crate::{
-    app::Pooler,
-    pool::ClientState,
-    server::ServerState,
-    stats::{Totals, averages::average},
+use super::{
+    figures::{Figures, Grouped, Kilobytes, Milliseconds, Moment, Replica, Why},
+    workload::Workload,
 };
-
-/// The pooler at one moment.
-#[derive(Clone, Copy, Debug)]
-struct Moment {
-    at: Instant,
-    totals: Totals,
-}
-
-impl Moment {
-    fn now(pooler: &Pooler) -> Self {
-        let totals = pooler.pools.totals().into_values();
-        Self {
-            at: Instant::now(),
-            totals: totals.fold(Totals::default(), |sum, totals| sum + totals),
-        }
-    }
-}
-
-/// What is shown of one second.
-#[derive(Debug)]
-struct Figures {
-    since_start: Duration,
-    clients: usize,
-    clients_active: usize,
-    clients_waiting: usize,
-    servers: usize,
-    servers_active: usize,
-    servers_idle: usize,
-    /// Counts and bytes per second, microseconds per event.
-    rates: Totals,
-    transfers: u64,
-    checked: u64,
-    stale: u64,
-    errors: u64,
-    last_error: Option<String>,
-}
+use crate::{app::Pooler, route::HostState};
 
 /// Where the figures are shown.
 #[derive(Debug)]
@@ -74,7 +33,7 @@ impl Screen {
             is_terminal: out.is_terminal(),
             out,
             drawn: 0,
-            start: now,
+            start: now.clone(),
             before: now,
         }
     }
@@ -82,7 +41,7 @@ impl Screen {
     /// Shows what happened since this was last called.
     pub(super) fn show(&mut self, pooler: &Pooler, workload: &Workload) -> io::Result<()> {
         let now = Moment::now(pooler);
-        let figures = self.figures(now, pooler, workload);
+        let figures = now.since(&self.before, &self.start, (pooler, workload));
         self.before = now;
         let mut text = String::new();
         if self.is_terminal {
@@ -95,6 +54,8 @@ impl Screen {
                 // CSI K: erase to the end of the line.
                 text.push_str(&format!("{line}\x1b[K\n"));
             }
+            // CSI J: erase what a longer panel has left below.
+            text.push_str("\x1b[J");
             self.drawn = lines.len();
         } else {
             if self.drawn.is_multiple_of(HEADER_EVERY) {
@@ -106,177 +67,188 @@ impl Screen {
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }
-
-    fn figures(&self, now: Moment, pooler: &Pooler, workload: &Workload) -> Figures {
-        let clients = pooler.clients.all();
-        let in_state = |state| clients.iter().filter(|c| c.state() == state).count();
-        let servers: Vec<_> = pooler
-            .pools
-            .all()
-            .iter()
-            .flat_map(|pool| pool.view().servers)
-            .collect();
-        let serving = |state| servers.iter().filter(|s| s.state() == state).count();
-        Figures {
-            since_start: now.at.duration_since(self.start.at),
-            clients: clients.len(),
-            clients_active: in_state(ClientState::Active),
-            clients_waiting: in_state(ClientState::Waiting),
-            servers: servers.len(),
-            servers_active: serving(ServerState::Active),
-            servers_idle: serving(ServerState::Idle),
-            rates: average(
-                self.before.totals,
-                now.totals,
-                now.at.duration_since(self.before.at),
-            ),
-            transfers: workload.transfers.value(),
-            checked: workload.checked.value(),
-            stale: workload.stale.value(),
-            errors: workload.errors.value(),
-            last_error: workload.last_error(),
-        }
-    }
 }
 
 /// Lines of the table after which its header is repeated.
 const HEADER_EVERY: usize = 20;
-const HEADER: &str = " time  clients active waiting  servers active idle      tps  wait ms   in kB/s  out kB/s     checked  stale errors\n";
+const HEADER: &str = " time  clients waiting  servers      tps  wait ms  writes  reads: primary replicas  lag ms  dirty     checked  stale errors  why\n";
+/// Reasons of a line of the table, and of the panel.
+const REASONS: usize = 3;
+/// What of an error fits into a line.
+const LONGEST_ERROR: usize = 50;
 
 impl Figures {
     fn row(&self) -> String {
+        let lag = self.replicas.iter().map(|replica| replica.lag_us).max();
+        let why = self.why.iter().take(REASONS);
+        let why: Vec<_> = why.map(|why| why.to_string()).collect();
         format!(
-            "{:>4}s  {:>7} {:>6} {:>7}  {:>7} {:>6} {:>4}  {:>7}  {:>7}  {:>8}  {:>8}  {:>10}  {:>5} {:>6}\n",
+            "{:>4}s  {:>7} {:>7}  {:>7}  {:>7}  {:>7}  {:>6}  {:>14} {:>8}  {:>6}  {:>5}  {:>10}  {:>5} {:>6}  {}\n",
             self.since_start.as_secs_f64().round(),
             self.clients,
-            self.clients_active,
             self.clients_waiting,
             self.servers,
-            self.servers_active,
-            self.servers_idle,
             Grouped(self.rates.xact_count),
             Milliseconds(self.rates.wait_time),
-            Kilobytes(self.rates.bytes_received),
-            Kilobytes(self.rates.bytes_sent),
+            Grouped(self.writes),
+            Grouped(self.reads_by_primary),
+            Grouped(self.reads_by_replicas()),
+            lag.unwrap_or(0) / 1000,
+            self.dirty,
             Grouped(self.checked),
             self.stale,
             self.errors,
+            why.join(", "),
         )
     }
 
     /// Lines that fit a terminal of 80 columns.
     fn panel(&self) -> Vec<String> {
+        let idle = self.clients_active + self.clients_waiting;
         let mut lines = vec![
             String::new(),
-            format!(
-                "  clients       {:>7}   {} with a server, {} waiting for one, {} idle",
-                self.clients,
-                self.clients_active,
-                self.clients_waiting,
-                self.clients
-                    .saturating_sub(self.clients_active + self.clients_waiting),
+            line(
+                "clients",
+                self.clients as u64,
+                &format!(
+                    "{} with a server, {} waiting for one, {} idle",
+                    self.clients_active,
+                    self.clients_waiting,
+                    self.clients.saturating_sub(idle),
+                ),
             ),
-            format!(
-                "  servers       {:>7}   {} with a client, {} idle",
-                self.servers, self.servers_active, self.servers_idle
+            line(
+                "servers",
+                self.servers as u64,
+                &format!(
+                    "connections, {} with a client, {} idle",
+                    self.servers_active, self.servers_idle
+                ),
             ),
-            format!(
-                "  transactions  {:>7}   a second; mean wait for a server {} ms",
-                Grouped(self.rates.xact_count).to_string(),
-                Milliseconds(self.rates.wait_time)
+            line(
+                "transactions",
+                self.rates.xact_count,
+                &format!(
+                    "a second; mean wait for a server {} ms",
+                    Milliseconds(self.rates.wait_time)
+                ),
             ),
-            format!(
-                "  traffic       {:>7}   kB a second in, {} out",
-                Kilobytes(self.rates.bytes_received).to_string(),
-                Kilobytes(self.rates.bytes_sent)
+            line(
+                "traffic",
+                self.rates.bytes_received / 1024,
+                &format!("kB a second in, {} out", Kilobytes(self.rates.bytes_sent)),
             ),
-            format!(
-                "  transfers     {:>7}   {} reads compared with them, {} stale",
-                Grouped(self.transfers).to_string(),
+        ];
+        lines.extend(self.routing());
+        lines.push(line(
+            "transfers",
+            self.transfers,
+            &format!(
+                "{} reads compared with them, {} stale",
                 Grouped(self.checked),
                 Grouped(self.stale)
             ),
-        ];
-        lines.push(match &self.last_error {
-            Some(error) => {
-                let short: String = error.chars().take(LONGEST_ERROR).collect();
-                format!("  errors        {:>7}   {short}", self.errors)
-            }
-            None => format!("  errors        {:>7}", self.errors),
-        });
+        ));
+        let error = self.last_error.iter().flat_map(|error| error.chars());
+        let error: String = error.take(LONGEST_ERROR).collect();
+        lines.push(line("errors", self.errors, &error));
         lines.push(format!(
             "  {} s; Ctrl-C ends",
             self.since_start.as_secs_f64().round()
         ));
         lines
     }
-}
 
-/// What of an error fits into a line.
-const LONGEST_ERROR: usize = 50;
-
-/// A number with a comma between groups of three digits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Grouped(pub(super) u64);
-
-impl Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        let mut text = String::new();
-        for (index, digit) in digits.chars().enumerate() {
-            if index > 0 && (digits.len() - index).is_multiple_of(3) {
-                text.push(',');
-            }
-            text.push(digit);
+    /// Nothing, where there is nothing to choose.
+    fn routing(&self) -> Vec<String> {
+        if self.replicas.is_empty() {
+            return Vec::new();
         }
-        f.pad(&text)
+        let percent = |part: u64| (part * 100).checked_div(self.reads()).unwrap_or(0);
+        let by_replicas = percent(self.reads_by_replicas());
+        let mut lines = vec![
+            line(
+                "writes",
+                self.writes,
+                "a second, and whatever else needs the primary",
+            ),
+            line(
+                "reads",
+                self.reads(),
+                &format!("a second: {by_replicas} % by replicas, the others by the primary"),
+            ),
+        ];
+        for (number, replica) in self.replicas.iter().enumerate() {
+            let name = format!("  replica {}", number + 1);
+            lines.push(line(&name, replica.reads, &replica.about()));
+        }
+        for place in 0..REASONS {
+            lines.push(match self.why.get(place) {
+                Some(Why {
+                    reason,
+                    target,
+                    units,
+                }) => line(
+                    if place == 0 { "why" } else { "" },
+                    *units,
+                    &format!("to the {target}: {reason}"),
+                ),
+                None => String::new(),
+            });
+        }
+        lines.push(line(
+            "dirty",
+            self.dirty as u64,
+            "sessions that wrote what no replica has replayed yet",
+        ));
+        lines
     }
 }
 
-/// Microseconds, shown as milliseconds.
-struct Milliseconds(u64);
+fn line(what: &str, count: u64, about: &str) -> String {
+    format!("  {what:<13} {:>7}   {about}", Grouped(count))
+}
 
-impl Display for Milliseconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}.{:02}", self.0 / 1000, self.0 % 1000 / 10))
+impl Replica {
+    fn about(&self) -> String {
+        let lag = format!(
+            "reads; {} ms, {} kB behind",
+            Milliseconds(self.lag_us),
+            Kilobytes(self.lag_bytes)
+        );
+        match self.state {
+            HostState::Replica => lag,
+            other => format!("{lag}: {}", other.as_str()),
+        }
     }
 }
 
-/// Bytes, shown as kilobytes.
-struct Kilobytes(u64);
-
-impl Display for Kilobytes {
+impl Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Grouped(self.0 / 1024).fmt(f)
+        write!(f, "{} {}", self.reason, Grouped(self.units))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::stats::Totals;
 
-    #[test]
-    fn numbers_are_grouped_and_padded() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1234567, "1,234,567"),
-        ] {
-            assert_eq!(Grouped(number).to_string(), text);
-        }
-        assert_eq!(format!("{:>7}|", Grouped(1000)), "  1,000|");
-        assert_eq!(format!("{:>6}|", Milliseconds(12_345)), " 12.34|");
-    }
-
-    #[test]
-    fn the_table_is_aligned_and_the_panel_fits_a_terminal() {
-        let figures = Figures {
+    fn figures() -> Figures {
+        let replica = Replica {
+            state: HostState::Lagging,
+            reads: 12_345,
+            lag_bytes: 99_456_789,
+            lag_us: 9_123_456,
+        };
+        Figures {
             since_start: Duration::from_secs(3),
             clients: 16,
             clients_active: 4,
             clients_waiting: 3,
-            servers: 4,
+            servers: 12,
             servers_active: 4,
             servers_idle: 0,
             rates: Totals {
@@ -286,15 +258,48 @@ mod tests {
                 bytes_sent: 123_456_789,
                 ..Totals::default()
             },
+            writes: 1234,
+            reads_by_primary: 12_345,
+            replicas: vec![replica; 2],
+            why: vec![Why {
+                reason: "read_only_transaction",
+                target: "primary",
+                units: 123_456,
+            }],
+            dirty: 16,
             transfers: 123_456,
             checked: 12_345_678,
             stale: 0,
             errors: 1,
             last_error: Some("connection lost: ".repeat(9)),
-        };
-        assert_eq!(figures.row().trim_end().len(), HEADER.trim_end().len());
-        for line in figures.panel() {
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_the_panel_fits_a_terminal() {
+        let row = figures().row();
+        let why = row.find("read_only_transaction 123,456").unwrap();
+        assert_eq!(Some(why), HEADER.find("why"));
+        for line in figures().panel() {
             assert!(line.chars().count() < 80, "{line}");
         }
+    }
+
+    #[test]
+    fn a_panel_is_as_high_whatever_the_reasons_are() {
+        let height = figures().panel().len();
+        let none = Figures {
+            why: Vec::new(),
+            ..figures()
+        };
+        assert_eq!(none.panel().len(), height);
+        let alone = Figures {
+            replicas: Vec::new(),
+            ..figures()
+        };
+        assert!(
+            alone.panel().len() < height,
+            "without replicas there is less to tell"
+        );
     }
 }
