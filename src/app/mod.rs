@@ -340,8 +340,7 @@ fn tcp_options(config: &Config) -> TcpOptions {
 /// or [`Pooler::control`] says so; a pooler can be run once.
 pub fn run(pooler: &Arc<Pooler>, ready: impl FnOnce(Vec<ListenAddress>)) -> Result<(), StartError> {
     let runtime = workers::runtime()?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    runtime.block_on(async {
         let listeners = serve::listen(pooler)?;
         let addresses = listeners
             .iter()

@@ -8,14 +8,14 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc::sync_channel,
     },
     thread,
 };
 
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
+    runtime::{Builder, Handle, LocalOptions, LocalRuntime},
     sync::mpsc,
-    task::LocalSet,
 };
 
 use super::{Pooler, StartError, serve};
@@ -58,11 +58,11 @@ impl Drop for Counted {
     }
 }
 
-/// A runtime of the kind that every worker has.
-pub fn runtime() -> Result<Runtime, StartError> {
+/// A runtime of the kind that every worker has. It stays on this thread.
+pub fn runtime() -> Result<LocalRuntime, StartError> {
     Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .map_err(StartError::Worker)
 }
 
@@ -115,29 +115,43 @@ impl Workers {
 
 impl Desk {
     fn start(pooler: &Arc<Pooler>, number: usize) -> Result<Self, StartError> {
-        let (connections, mut accepted) = mpsc::unbounded_channel();
+        let (connections, accepted) = mpsc::unbounded_channel();
         let clients: Arc<AtomicUsize> = Arc::default();
         let count = Arc::clone(&clients);
         let pooler = Arc::clone(pooler);
-        let runtime = runtime()?;
+        let (report, outcome) = sync_channel(1);
         thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
-                let local = LocalSet::new();
-                local.block_on(&runtime, async move {
-                    let worker = worker(&pooler);
-                    while let Some(connection) = accepted.recv().await {
-                        let counted = Counted::new(&count);
-                        let (own, worker) = (Arc::clone(&pooler), Rc::clone(&worker));
-                        let serving = serve::connection(own, worker, connection, counted);
-                        pooler.tasks.spawn_local(serving);
-                    }
-                });
+                let runtime = runtime();
+                let runtime = runtime.map_err(|error| report.send(error));
+                drop(report);
+                if let Ok(runtime) = runtime {
+                    runtime.block_on(work(pooler, accepted, count));
+                }
             })
             .map_err(StartError::Worker)?;
+        if let Ok(error) = outcome.recv() {
+            return Err(error);
+        }
         Ok(Self {
             connections,
             clients,
         })
+    }
+}
+
+/// Serves the connections that a worker of its own is given.
+async fn work(
+    pooler: Arc<Pooler>,
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    count: Arc<AtomicUsize>,
+) {
+    let worker = worker(&pooler);
+    while let Some(connection) = accepted.recv().await {
+        let counted = Counted::new(&count);
+        let (own, worker) = (Arc::clone(&pooler), Rc::clone(&worker));
+        let serving = serve::connection(own, worker, connection, counted);
+        pooler.tasks.spawn_local(serving);
     }
 }
