@@ -13,7 +13,7 @@ use crate::{
     dice::Dice,
     script::{DATABASES, cast, schema},
     session::play,
-    support::{self, Pgweir, PgweirBuilder, raw::Raw},
+    support::{self, Pgweir, PgweirBuilder, raw::Raw, servers},
     world::{World, lock},
 };
 
@@ -36,21 +36,7 @@ impl Stage {
         let cast = cast();
         let keys = crate::script::SHARED_KEYS + cast.len();
         cluster.primary().psql(&schema(keys)).unwrap();
-        for node in cluster.nodes() {
-            let name = node.name();
-            node.psql(&format!(
-                "SET test.server = ''; ALTER SYSTEM SET test.server = '{name}'; SELECT pg_reload_conf();"
-            ))
-            .unwrap();
-            support::eventually("the server knows its name", || {
-                node.psql("SELECT current_setting('test.server', true)")
-                    .unwrap()
-                    == name
-            });
-        }
-        for replica in cluster.replicas() {
-            replica.wait_caught_up(cluster.primary()).unwrap();
-        }
+        servers::name_servers(&cluster);
         let pooler = pooler(&cluster, is_honest).start();
         let primary = ([127, 0, 0, 1], cluster.primary().port()).into();
         let world = World::new(pooler.address(), primary, cast, is_honest);
@@ -60,20 +46,10 @@ impl Stage {
             world,
             _turn: turn,
         };
-        DATABASES
-            .iter()
-            .for_each(|(database, _)| stage.await_service(database));
+        for (database, _) in DATABASES {
+            servers::await_service(stage.pooler.address(), database);
+        }
         stage
-    }
-
-    /// Until reads and writes go where they are to go.
-    fn await_service(&self, database: &str) {
-        self.await_writes_to(database);
-        let name = "SELECT current_setting('test.server')";
-        support::eventually("a replica serves", || {
-            let mut raw = Raw::connect(self.pooler.address(), database);
-            raw.value(name) != "primary"
-        });
     }
 
     /// Runs `events` while the cast plays.
@@ -170,14 +146,7 @@ impl Stage {
 
     /// Until the pooler lets a write through.
     pub(crate) fn await_writes(&self) {
-        self.await_writes_to(DATABASES[0].0);
-    }
-
-    fn await_writes_to(&self, database: &str) {
-        support::eventually("writes flow", || {
-            let mut raw = Raw::connect(self.pooler.address(), database);
-            raw.query("UPDATE registers SET value = value WHERE key < 0") == ["C UPDATE 0", "Z I"]
-        });
+        servers::await_writes(self.pooler.address(), DATABASES[0].0);
     }
 }
 

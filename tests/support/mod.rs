@@ -21,6 +21,7 @@
 mod pgweir;
 pub mod raw;
 pub mod seats;
+pub mod servers;
 pub mod tls;
 pub mod wire;
 
