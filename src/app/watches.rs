@@ -67,10 +67,11 @@ impl Watches {
         settings: &Arc<PoolSettings>,
     ) -> Option<Arc<Watch>> {
         let servers: Vec<Server> = database.hosts().cloned().collect();
+        let mut watches = self.lock();
         if servers.len() < 2 {
+            watches.remove(&*database.name);
             return None;
         }
-        let mut watches = self.lock();
         if let Some(watched) = watches.get(&*database.name)
             && watched.servers == servers
         {

@@ -8,6 +8,7 @@ use std::{
     hash::BuildHasher,
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
+    task::Waker,
     time::Duration,
 };
 
@@ -155,6 +156,15 @@ impl Routing {
     /// What is known of the servers.
     pub fn watch(&self) -> &Arc<Watch> {
         &self.watch
+    }
+
+    /// Wakes `waker` when there is something new to decide by.
+    pub fn wait_for_news(&self, waker: &Waker) {
+        self.watch.wait(waker);
+        // Whoever replaced the servers meanwhile has told those who waited then.
+        if !self.cluster.is_current(&self.hosts) {
+            waker.wake_by_ref();
+        }
     }
 
     /// Decides where the unit that `data` begins with goes.

@@ -69,8 +69,13 @@ impl Cluster {
     pub(super) fn replace(&self, pools: Vec<Arc<Pool>>, watch: Option<Arc<Watch>>) {
         let mut hosts = self.lock();
         let version = hosts.version + 1;
-        *hosts = Hosts::new(pools, watch, version);
+        let before = std::mem::replace(&mut *hosts, Hosts::new(pools, watch, version));
         self.version.store(version, Ordering::Release);
+        drop(hosts);
+        // Nobody else tells those who wait for what the old watch finds out.
+        if let Some(watch) = &before.watch {
+            watch.tell();
+        }
     }
 
     /// Some session of this user has written.

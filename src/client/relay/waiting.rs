@@ -33,7 +33,7 @@ impl Relay {
                 true
             }
             Choice::Wait => {
-                routing.watch().wait(cx.waker());
+                routing.wait_for_news(cx.waker());
                 self.begin_wait(Phase::Undecided, now);
                 false
             }
