@@ -470,7 +470,6 @@ impl Session {
     /// it was sent. The settings that a server is given in front of a unit are no part of one.
     pub(super) fn must_not_follow(&self, rest: &[u8], server: &ServerState) -> bool {
         self.waits_to_follow(server)
-            && self.batch == Batch::Closed
             && rest
                 .first()
                 .and_then(|byte| FrontendTag::from_byte(*byte))
@@ -480,7 +479,9 @@ impl Session {
 
     /// The same, when it has been found so before.
     pub(super) fn waits_to_follow(&self, server: &ServerState) -> bool {
-        self.place == Place::Replica && server.pipeline.owes_more_than_settings()
+        self.place == Place::Replica
+            && self.batch == Batch::Closed
+            && server.pipeline.owes_more_than_settings()
     }
 }
 
