@@ -9,7 +9,7 @@ use crate::{
         hba::{HbaError, Rules},
         ident::IdentMaps,
     },
-    config::{Config, SslMode, TlsProtocols},
+    config::{Config, SslMode, SslNegotiation, TlsProtocols},
     net::{
         AcceptTls, Acceptor, ConnectTls, Connector, Identity, Roots, TlsConfigError, TlsVersions,
         Verify,
@@ -150,7 +150,7 @@ fn connector(config: &Config) -> Result<Option<Connector>, TlsConfigError> {
         identity: identity(tls.key_file.as_ref(), tls.cert_file.as_ref()),
         versions: versions(tls.protocols),
     })
-    .map(Some)
+    .map(|connector| Some(connector.direct(tls.negotiation == SslNegotiation::Direct)))
 }
 
 fn versions(protocols: TlsProtocols) -> TlsVersions {

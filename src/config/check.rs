@@ -20,7 +20,7 @@ use super::{
     pool_settings::PoolSettings,
     process::Process,
     secret::{self, PasswordForm},
-    types::{AuthType, Role, SslMode},
+    types::{AuthType, Role, SslMode, SslNegotiation},
 };
 
 /// The largest message PostgreSQL's protocol can have: a signed 32-bit length.
@@ -211,6 +211,13 @@ impl Findings {
             );
         }
         let server = &process.server_tls;
+        if server.negotiation == SslNegotiation::Direct && server.sslmode < SslMode::Require {
+            // As in libpq: who begins with TLS cannot fall back to doing without.
+            self.fault(
+                "pgweir.server_tls_negotiation",
+                "is \"direct\" and needs server_tls_sslmode = \"require\" or more".to_owned(),
+            );
+        }
         self.key_pair(
             "server_tls",
             server.key_file.as_ref(),

@@ -54,7 +54,7 @@ pub use self::{
     secret::{PasswordForm, Secret},
     types::{
         AuthType, Consistency, ConsistencyScope, LoadBalance, OnLag, PoolMode, PrimaryReads, Role,
-        RouteTo, SslMode, StatefulPolicy, TlsProtocols,
+        RouteTo, SslMode, SslNegotiation, StatefulPolicy, TlsProtocols,
     },
     units::{LONGEST, parse_duration, parse_size, seconds},
     value::{FileMode, Percent},

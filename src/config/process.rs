@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::{
     keys::{Key, Reload, Scope, Section},
     table::{Settings, default_of, settings},
-    types::{AuthType, SslMode, TlsProtocols},
+    types::{AuthType, SslMode, SslNegotiation, TlsProtocols},
     value::{Context, FileMode, Value, Wrong},
 };
 
@@ -149,6 +149,8 @@ settings! {
         "TLS to servers" {
             /// disable, allow, prefer, require, verify-ca or verify-full; Unix sockets never use TLS.
             sslmode as "server_tls_sslmode": SslMode = "prefer", reload, pgbouncer;
+            /// How TLS begins: "postgres" asks first; "direct" saves a round trip (PostgreSQL 17 and newer).
+            negotiation as "server_tls_negotiation": SslNegotiation = "postgres", reload, ours;
             /// Private key of our client certificate, PEM.
             key_file as "server_tls_key_file": Option<PathBuf> = "", reload, pgbouncer;
             /// Our client certificate, PEM.

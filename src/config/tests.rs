@@ -195,6 +195,10 @@ fn problems_say_where_what_and_what_instead() {
             "needs client_tls_key_file",
         ),
         (
+            "[pgweir]\nserver_tls_negotiation = \"direct\"",
+            "needs server_tls_sslmode = \"require\"",
+        ),
+        (
             "[pgweir]\nserver_tls_ca_file = \"ca.pem\"",
             "names /nowhere/ca.pem: ",
         ),

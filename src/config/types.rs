@@ -102,6 +102,16 @@ words! {
 }
 
 words! {
+    /// How TLS begins, in libpq's words (`sslnegotiation`, manual section 32.1).
+    SslNegotiation {
+        /// With an SSLRequest, which any server understands.
+        Postgres = "postgres",
+        /// At once: PostgreSQL 17 and newer, and what passes TLS on by its server name.
+        Direct = "direct",
+    }
+}
+
+words! {
     /// What a server of a database is.
     Role {
         /// Takes writes. At most one server of a database may claim it.

@@ -8,19 +8,20 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     AuthOverrides, AuthType, Config, ConfigError, Database, Host, PoolOverrides, Role, Secret,
-    Server, SslMode, User, check,
+    Server, SslMode, SslNegotiation, User, check,
     error::nearest,
     file::{self, Draft, FALLBACK},
 };
 
 /// Parameters of a URL that mean something here.
-const PARAMETERS: [&str; 10] = [
+const PARAMETERS: [&str; 11] = [
     "host",
     "port",
     "user",
     "password",
     "dbname",
     "sslmode",
+    "sslnegotiation",
     "sslrootcert",
     "sslcert",
     "sslkey",
@@ -34,7 +35,7 @@ struct ServerUrl {
     user: Option<String>,
     password: Option<Secret>,
     dbname: Option<String>,
-    /// sslmode, sslrootcert, sslcert, sslkey, connect_timeout, as given.
+    /// sslmode, sslnegotiation, sslrootcert, sslcert, sslkey, connect_timeout, as given.
     options: BTreeMap<&'static str, String>,
     /// Parameters that mean nothing here.
     ignored: Vec<String>,
@@ -187,6 +188,12 @@ fn options(url: &ServerUrl, draft: &mut Draft) -> Result<(), String> {
             "sslmode" => {
                 tls.sslmode = SslMode::from_word(value).ok_or_else(|| {
                     format!("sslmode must be one of {}", SslMode::WORDS.join(", "))
+                })?;
+            }
+            "sslnegotiation" => {
+                tls.negotiation = SslNegotiation::from_word(value).ok_or_else(|| {
+                    let words = SslNegotiation::WORDS.join(", ");
+                    format!("sslnegotiation must be one of {words}")
                 })?;
             }
             "sslrootcert" => tls.ca_file = (value != "system").then(|| value.into()),

@@ -99,6 +99,7 @@ pub struct Acceptor {
 pub struct Connector {
     config: Arc<ClientConfig>,
     verify: Verify,
+    is_direct: bool,
 }
 
 /// Why TLS settings cannot be used.
@@ -235,6 +236,19 @@ impl Acceptor {
 }
 
 impl Connector {
+    /// TLS begins at once, without an SSLRequest (PostgreSQL 17's `sslnegotiation=direct`).
+    #[must_use]
+    pub fn direct(mut self, is_direct: bool) -> Self {
+        self.is_direct = is_direct;
+        self
+    }
+
+    /// Whether TLS begins without an SSLRequest.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+
     /// Reads the files and checks that they belong together.
     pub fn load(settings: &ConnectTls) -> Result<Self, TlsConfigError> {
         let provider = Arc::new(ring::default_provider());
@@ -267,6 +281,7 @@ impl Connector {
         Ok(Self {
             config: Arc::new(config),
             verify: settings.verify,
+            is_direct: false,
         })
     }
 
@@ -435,6 +450,7 @@ pub(super) fn without_alpn(connector: &Connector) -> Connector {
     Connector {
         config: Arc::new(config),
         verify: connector.verify,
+        is_direct: connector.is_direct,
     }
 }
 

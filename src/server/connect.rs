@@ -252,6 +252,12 @@ impl<'a> Attempt<'a> {
         let (Some(connector), Address::Tcp { host, .. }) = (connector, &self.target.address) else {
             return Err(ConnectFailure::NoConnector);
         };
+        if connector.is_direct() {
+            return self
+                .within(step, framed.connect_direct_tls(connector, host))
+                .await?
+                .map_err(ConnectFailure::Tls);
+        }
         let request = startup::ssl_request();
         let sent = self.within(step, framed.write(&request)).await?;
         sent.map_err(|source| ConnectFailure::Send { step, source })?;

@@ -333,3 +333,22 @@ async fn a_cancel_goes_to_the_very_address_of_its_session() {
     accepted.unwrap().0.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"cancel");
 }
+
+#[tokio::test]
+async fn direct_tls_is_the_first_thing_that_is_sent() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let mut target = target("127.0.0.1", listener.local_addr().unwrap().port());
+    for is_direct in [true, false] {
+        tls(&mut target, SslMode::Require);
+        target.connector = target.connector.map(|it| it.direct(is_direct));
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_u8().await.unwrap()
+        };
+        let first = tokio::select! {
+            outcome = log_in(&target) => panic!("{outcome:?}"),
+            first = server => first,
+        };
+        assert_eq!(first == crate::net::TLS_HANDSHAKE, is_direct);
+    }
+}
