@@ -27,6 +27,7 @@ pub mod wire;
 
 use std::{
     env,
+    io::{self, Write as _},
     path::PathBuf,
     sync::OnceLock,
     thread,
@@ -37,10 +38,31 @@ use ::pgweir::sandbox::{Binaries, Cluster};
 
 pub use pgweir::{Pgweir, PgweirBuilder};
 
-/// The PostgreSQL to test with: `PGWEIR_TEST_PGBIN`, or else what is installed.
+/// The PostgreSQL to test with: `PGWEIR_TEST_PGBIN`, or else what is installed. Where
+/// `PGWEIR_TEST_REQUIRE` names a major version, as `make test-matrix` does, it must be that one.
 pub fn binaries() -> Binaries {
     let dir = env::var_os("PGWEIR_TEST_PGBIN").map(PathBuf::from);
-    Binaries::find(dir.as_deref()).unwrap_or_else(|e| panic!("{}", with_sources(&e)))
+    let found = Binaries::find(dir.as_deref()).unwrap_or_else(|e| panic!("{}", with_sources(&e)));
+    if let Ok(required) = env::var("PGWEIR_TEST_REQUIRE") {
+        assert_eq!(found.version.to_string(), required, "PGWEIR_TEST_REQUIRE");
+    }
+    found
+}
+
+/// Whether the PostgreSQL to test with is of this major version, or a newer one. If not, the test
+/// says so, past the harness that would keep it to itself.
+pub fn since(version: u32, what: &str) -> bool {
+    let found = binaries().version;
+    let is_there = found >= version;
+    if !is_there {
+        let line = format!(
+            "SKIPPED: {what} needs PostgreSQL {version}, this is {found} (make test-matrix has it)\n"
+        );
+        io::stderr()
+            .write_all(line.as_bytes())
+            .expect("somebody reads what tests print");
+    }
+    is_there
 }
 
 /// A lone primary that all tests of this binary share: make your own roles, tables and databases,

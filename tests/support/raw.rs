@@ -41,6 +41,8 @@ pub struct Raw {
     pub notices: Vec<String>,
     /// Code, message, detail and hint of the last ErrorResponse, joined.
     pub last_error: String,
+    /// The body of NegotiateProtocolVersion, where one came.
+    pub negotiated: Option<Vec<u8>>,
 }
 
 /// A message without its header.
@@ -79,7 +81,8 @@ impl Raw {
                 Some((b'K', body)) => raw.key = body,
                 Some((b'Z', _)) => break,
                 Some((b'E', _)) => return Err(raw.last_error),
-                Some((b'S' | b'N' | b'v', _)) => {}
+                Some((b'v', body)) => raw.negotiated = Some(body),
+                Some((b'S' | b'N', _)) => {}
                 other => panic!("not expected in a login: {other:?}"),
             }
         }
@@ -114,6 +117,7 @@ impl Raw {
             notifications: Vec::new(),
             notices: Vec::new(),
             last_error: String::new(),
+            negotiated: None,
         }
     }
 
