@@ -349,6 +349,6 @@ async fn direct_tls_is_the_first_thing_that_is_sent() {
             outcome = log_in(&target) => panic!("{outcome:?}"),
             first = server => first,
         };
-        assert_eq!(first == crate::net::TLS_HANDSHAKE, is_direct);
+        assert_eq!(first == net::TLS_HANDSHAKE, is_direct);
     }
 }
