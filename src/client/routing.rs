@@ -88,6 +88,8 @@ pub struct Routing {
     watch: Arc<Watch>,
     freshness: Freshness,
     wished: Wished,
+    /// What it was last told by `SHOW pgweir.token`.
+    told: Option<Token>,
     /// What the present unit's comments wish to share its freshness with.
     shared_by_comment: Option<Arc<SharedWrite>>,
     /// Where the present unit was sent, and why.
@@ -136,6 +138,7 @@ impl Routing {
                 ..Freshness::default()
             },
             wished,
+            told: None,
             shared_by_comment: None,
             decision: None,
             is_read: false,
@@ -518,7 +521,11 @@ impl Routing {
         }
         if !Arc::ptr_eq(&self.wished.of, session.settings()) {
             self.wished = Wished::read(session.settings(), settings, &self.watch);
-            self.freshness.token = own_token(session.settings());
+            let token = own_token(session.settings());
+            // What it was told is no more than it has anyway, and must not outlive its history.
+            if token.is_none() || token != self.told {
+                self.freshness.token = token;
+            }
         }
     }
 
@@ -536,8 +543,9 @@ impl Routing {
             .token
             .filter(|token| token.history == history);
         let position = own.map_or(position, |token| token.position.max(position));
-        let token = Token { history, position }.to_string();
-        session.insert_setting(TOKEN, token.as_bytes());
+        let token = Token { history, position };
+        self.told = Some(token);
+        session.insert_setting(TOKEN, token.to_string().as_bytes());
         true
     }
 }

@@ -293,7 +293,11 @@ impl<'a> Session<'a> {
         if !succeeded(&answers) {
             return Ok(());
         }
-        self.read_by(asks, "EXECUTE of a read", &[vec![query("EXECUTE e")]])?;
+        self.read_by(
+            asks,
+            "EXECUTE of a read",
+            &[vec![query(&format!("{}EXECUTE e", self.hint))]],
+        )?;
         self.ask("DEALLOCATE", &[query("DEALLOCATE e")])?;
         Ok(())
     }
