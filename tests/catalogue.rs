@@ -4,18 +4,11 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
-
 use pgweir::{
-    auth::Credentials,
-    config::SslMode,
-    net::{Address, Resolver, TcpOptions},
-    protocol::startup::ProtocolVersion,
     sandbox::Cluster,
     server::{
-        Derivations, Inquiry, ServerLogin,
+        Inquiry,
         catalogue::{fingerprint, survey},
-        connect::ConnectTarget,
     },
     sql::{
         Class, Env,
@@ -24,37 +17,15 @@ use pgweir::{
     },
 };
 
+use support::login;
+
 /// What a user's database may hold, from the plain to the devious.
 const OBJECTS: &str = include_str!("catalogue/objects.sql");
 /// `read|write  statement`, and prose.
 const STATEMENTS: &str = include_str!("catalogue/statements.txt");
 
 async fn inquiry(cluster: &Cluster, user: &str, database: &str) -> Inquiry {
-    let timeout = Duration::from_secs(60);
-    let login = ServerLogin {
-        target: ConnectTarget {
-            address: Address::Unix {
-                directory: cluster.primary().socket_dir(),
-                port: cluster.primary().port(),
-            },
-            at: None,
-            user: user.to_owned(),
-            database: database.to_owned(),
-            parameters: Vec::new(),
-            sslmode: SslMode::Disable,
-            connector: None,
-            tcp: TcpOptions::default(),
-            protocol: ProtocolVersion::V3_0,
-            timeout,
-            max_iterations: 100_000,
-        },
-        credentials: Credentials::None,
-        resolver: Arc::new(Resolver::new(timeout, timeout)),
-        derivations: Arc::new(Derivations::new(1, 1, [0; 32])),
-        cancel_timeout: None,
-        max_prepared_statements: 0,
-        connect_query: None,
-    };
+    let login = login::trusted(login::unix(cluster.primary(), user, database));
     let settings = [("statement_timeout", "60s")];
     Inquiry::open(&login, "catalogue test", &settings)
         .await

@@ -11,10 +11,9 @@ mod support;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     path::Path,
     process::{Command, Output, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
@@ -27,11 +26,9 @@ use pgweir::{
     config::{Config, SslMode},
     net::{
         AcceptTls, Acceptor, Address, ConnectTls, Connector, Framed, Identity, Peer, Resolver,
-        Roots, Stream, TcpOptions, TlsVersions, Verify,
+        Roots, Stream, TlsVersions, Verify,
     },
-    protocol::{
-        FrontendTag, SqlState, backend::TransactionStatus, encode, startup::ProtocolVersion,
-    },
+    protocol::{FrontendTag, SqlState, backend::TransactionStatus, encode},
     sandbox::Cluster,
     server::{
         ConnectError, Derivations, Found, Inquiry, LookupError, ServerLogin,
@@ -40,7 +37,10 @@ use pgweir::{
         lookup::look_up,
     },
 };
-use support::tls::Authority;
+use support::{
+    login::{tcp, trusted},
+    tls::Authority,
+};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::spawn_blocking};
 
@@ -48,22 +48,6 @@ const PASSWORD: &str = "p\u{e4}ncil"; // not ASCII, for SASLprep
 
 fn derivations() -> Derivations {
     Derivations::new(100, 1, [1; 32])
-}
-
-fn tcp(port: u16, user: &str) -> ConnectTarget {
-    ConnectTarget {
-        address: Address::new("localhost", port),
-        at: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-        user: user.to_owned(),
-        database: "postgres".to_owned(),
-        parameters: Vec::new(),
-        sslmode: SslMode::Disable,
-        connector: None,
-        tcp: TcpOptions::default(),
-        protocol: ProtocolVersion::V3_0,
-        timeout: Duration::from_secs(60),
-        max_iterations: 100_000,
-    }
 }
 
 async fn log_in(
@@ -292,13 +276,8 @@ async fn auth_query_of_a_real_server_sees_no_expired_password() {
     let pki = Pki::new();
     let cluster = postgres(&pki);
     let login = ServerLogin {
-        target: tcp(cluster.primary().port(), "asker"),
         credentials: password(),
-        resolver: Arc::new(Resolver::new(Duration::ZERO, Duration::ZERO)),
-        derivations: Arc::new(derivations()),
-        cancel_timeout: None,
-        max_prepared_statements: 0,
-        connect_query: None,
+        ..trusted(tcp(cluster.primary().port(), "asker"))
     };
     let mut inquiry = Inquiry::open(&login, "asker", &[]).await.unwrap();
     let query = Config::default().process.auth_query;

@@ -20,23 +20,19 @@ use std::{
 };
 
 use pgweir::{
-    auth::Credentials,
-    config::{Config, PoolSettings, Role, SslMode},
-    net::{Address, Resolver, TcpOptions},
+    config::{Config, PoolSettings, Role},
     pool::{
         Watch,
         monitor::{self, Plan},
     },
-    protocol::startup::ProtocolVersion,
     route::{Host, HostId, HostState, Lsn, Poll, Topology},
     sandbox::{Cluster, Node, StopMode},
     server::{
-        Derivations, ServerLogin,
-        connect::ConnectTarget,
+        ServerLogin,
         observe::{Observer, Sight},
     },
 };
-use support::{eventually, raw::Raw};
+use support::{eventually, login, raw::Raw};
 use tokio::sync::watch;
 
 /// Nothing is looked at but on demand.
@@ -61,31 +57,7 @@ fn settings(text: &str) -> Arc<PoolSettings> {
 }
 
 fn login(node: &Node, user: &str) -> Arc<ServerLogin> {
-    let timeout = Duration::from_secs(60);
-    Arc::new(ServerLogin {
-        target: ConnectTarget {
-            address: Address::Unix {
-                directory: node.socket_dir(),
-                port: node.port(),
-            },
-            at: None,
-            user: user.to_owned(),
-            database: "postgres".to_owned(),
-            parameters: Vec::new(),
-            sslmode: SslMode::Disable,
-            connector: None,
-            tcp: TcpOptions::default(),
-            protocol: ProtocolVersion::V3_0,
-            timeout,
-            max_iterations: 100_000,
-        },
-        credentials: Credentials::None,
-        resolver: Arc::new(Resolver::new(timeout, timeout)),
-        derivations: Arc::new(Derivations::new(1, 1, [0; 32])),
-        cancel_timeout: None,
-        max_prepared_statements: 0,
-        connect_query: None,
-    })
+    Arc::new(login::trusted(login::unix(node, user, "postgres")))
 }
 
 impl Stage {

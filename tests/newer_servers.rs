@@ -13,11 +13,8 @@ use std::{
 };
 
 use pgweir::{
-    auth::Credentials,
     config::SslMode,
-    net::{
-        Address, ConnectTls, Connector, Framed, Resolver, Roots, TcpOptions, TlsVersions, Verify,
-    },
+    net::{ConnectTls, Connector, Framed, Roots, TlsVersions, Verify},
     protocol::{
         BackendTag,
         backend::{self, ErrorFields},
@@ -26,13 +23,13 @@ use pgweir::{
     },
     sandbox::Cluster,
     server::{
-        CancelTarget, ConnectError, Derivations, ServerLogin,
-        connect::{ConnectTarget, Connected, connect},
+        CancelTarget, ConnectError, ServerLogin,
+        connect::{Connected, connect},
     },
 };
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use support::{
-    Pgweir, postgres,
+    Pgweir, login, postgres,
     raw::{PROTOCOL_3_0, PROTOCOL_3_2, Raw, bind, close, execute, parse, query, sync},
     replicated_postgres,
     seats::{Seats, database},
@@ -44,27 +41,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn login(port: u16) -> ServerLogin {
-    ServerLogin {
-        target: ConnectTarget {
-            address: Address::new("localhost", port),
-            at: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-            user: "postgres".to_owned(),
-            database: "postgres".to_owned(),
-            parameters: Vec::new(),
-            sslmode: SslMode::Disable,
-            connector: None,
-            tcp: TcpOptions::default(),
-            protocol: ProtocolVersion::V3_0,
-            timeout: PATIENCE,
-            max_iterations: 100_000,
-        },
-        credentials: Credentials::None,
-        resolver: Arc::new(Resolver::new(Duration::ZERO, Duration::ZERO)),
-        derivations: Arc::new(Derivations::new(100, 1, [1; 32])),
-        cancel_timeout: None,
-        max_prepared_statements: 0,
-        connect_query: None,
-    }
+    login::trusted(login::tcp(port, "postgres"))
 }
 
 async fn log_in(login: &ServerLogin) -> Result<Connected, ConnectError> {

@@ -156,11 +156,6 @@ impl Routing {
         }))
     }
 
-    /// What is known of the servers.
-    pub fn watch(&self) -> &Arc<Watch> {
-        &self.watch
-    }
-
     /// Wakes `waker` when there is something new to decide by.
     pub fn wait_for_news(&self, waker: &Waker) {
         self.watch.wait(waker);
@@ -215,12 +210,17 @@ impl Routing {
 
     /// Waits for what may come about, but no longer than `limit`.
     fn wait_until(&mut self, limit: Duration, otherwise: Nobody, now: Instant) -> Choice {
-        let waited = self.waiting.map(|(since, _)| now.duration_since(since));
-        if waited.unwrap_or_default() < limit {
+        if self.waited(now) < limit {
             return self.wait(now);
         }
         self.begin_anew();
         Choice::Nobody(otherwise)
+    }
+
+    /// How long the present unit has waited.
+    fn waited(&self, now: Instant) -> Duration {
+        let since = self.waiting.map(|(since, _)| now.duration_since(since));
+        since.unwrap_or_default()
     }
 
     fn decide(&mut self, unit: &Unit, settings: &PoolSettings, now: Instant) -> Verdict {
@@ -295,9 +295,7 @@ impl Routing {
 
     /// How much the present unit would still wait.
     fn patience(&self, wishes: Wishes, settings: &PoolSettings, now: Instant) -> Patience {
-        let waited = self
-            .waiting
-            .map_or(Duration::ZERO, |(since, _)| now.duration_since(since));
+        let waited = self.waited(now);
         let waits_long = settings.on_lag == OnLag::Wait || wishes.route == RouteTo::Replica;
         if waits_long && waited < settings.lag_wait_timeout {
             Patience::Lag

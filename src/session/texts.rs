@@ -15,10 +15,7 @@ use crate::{
         FrontendTag, frame,
         frontend::{self, Bind, Parse},
     },
-    sql::{
-        self, Builtins, Class, Env, Facts, Knowledge, Reason,
-        cache::{Cache, CacheStats},
-    },
+    sql::{self, Builtins, Class, Env, Facts, Knowledge, Reason, cache::Cache},
 };
 
 /// What a worker's cache of texts may take, in bytes.
@@ -77,11 +74,6 @@ impl Texts {
             last: Default::default(),
             refused: HashSet::default(),
         })))
-    }
-
-    /// How the cache has fared.
-    pub fn stats(&self) -> CacheStats {
-        self.0.borrow().cache.stats()
     }
 
     #[inline]

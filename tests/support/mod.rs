@@ -18,6 +18,7 @@
               servers keep real time"
 )]
 
+pub mod login;
 mod pgweir;
 pub mod raw;
 pub mod seats;
@@ -34,7 +35,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::pgweir::sandbox::{Binaries, Cluster};
+use ::pgweir::{
+    pool::describe,
+    sandbox::{Binaries, Cluster},
+};
 
 pub use pgweir::{Pgweir, PgweirBuilder};
 
@@ -42,7 +46,7 @@ pub use pgweir::{Pgweir, PgweirBuilder};
 /// `PGWEIR_TEST_REQUIRE` names a major version, as `make test-matrix` does, it must be that one.
 pub fn binaries() -> Binaries {
     let dir = env::var_os("PGWEIR_TEST_PGBIN").map(PathBuf::from);
-    let found = Binaries::find(dir.as_deref()).unwrap_or_else(|e| panic!("{}", with_sources(&e)));
+    let found = Binaries::find(dir.as_deref()).unwrap_or_else(|e| panic!("{}", describe(&e)));
     if let Ok(required) = env::var("PGWEIR_TEST_REQUIRE") {
         assert_eq!(found.version.to_string(), required, "PGWEIR_TEST_REQUIRE");
     }
@@ -84,7 +88,7 @@ pub fn start(builder: ::pgweir::sandbox::ClusterBuilder) -> Cluster {
     builder
         .cached_template()
         .start()
-        .unwrap_or_else(|e| panic!("{}", with_sources(&e)))
+        .unwrap_or_else(|e| panic!("{}", describe(&e)))
 }
 
 /// Awaits a condition that has no event to wait for. Fails the test after a minute.
@@ -94,15 +98,4 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within a minute: {what}");
         thread::sleep(Duration::from_millis(5));
     }
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::Plan;
 use crate::{
-    pool::Watch,
+    pool::{Watch, describe},
     route::HostId,
     server::{
         ConnectError, ServerLogin,
@@ -91,7 +91,7 @@ pub(super) async fn run(
                     publish(&database, &watch, now, &mut known).await;
                 }
                 Err(error) => {
-                    tracing::warn!(%database, why = super::chain(&error), "catalogue not read");
+                    tracing::warn!(%database, why = describe(&error), "catalogue not read");
                     next = interval.min(settings.health_check_interval);
                 }
             }

@@ -12,9 +12,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Plan, chain};
+use super::Plan;
 use crate::{
-    pool::Watch,
+    pool::{Watch, describe},
     route::{HostId, Poll},
     server::{
         ServerLogin,
@@ -88,7 +88,7 @@ impl Probe {
                     let Some(error) = self.serve(observer, link, sight, &login).await else {
                         return;
                     };
-                    self.report(link, Finding::Lost(chain(&error)));
+                    self.report(link, Finding::Lost(describe(&error)));
                     // One that keeps breaking is not hammered.
                     if since.elapsed() > LONGEST_PAUSE {
                         pause = FIRST_PAUSE;
@@ -97,7 +97,7 @@ impl Probe {
                     pause
                 }
                 Err(error) => {
-                    self.report(link, Finding::Lost(chain(&error)));
+                    self.report(link, Finding::Lost(describe(&error)));
                     // Each time, the server logs it.
                     if is_refused(&error) {
                         self.interval()
