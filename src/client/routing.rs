@@ -182,7 +182,7 @@ impl Routing {
         match verdict {
             Verdict::Go(decision) if self.is_tried(decision.host, now) => self.wait(now),
             Verdict::Go(decision) => {
-                if matches!(decision.reason, Reason::Monotonic | Reason::Strong) {
+                if decision.reason == Reason::Monotonic {
                     self.watch.want(self.freshness.seen);
                 }
                 Choice::Go(self.go(session, &unit, decision, settings))

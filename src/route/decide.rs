@@ -146,8 +146,8 @@ pub struct Decision {
     pub host: HostId,
     /// Why that one.
     pub reason: Reason,
-    /// The host as it was when it was found fit, for [`Freshness::on_read`]. `None` if it may be further
-    /// back than what the session has seen.
+    /// The host as it was when it was chosen, for [`Freshness::on_read`]. `None` if there was no choice, or
+    /// if it may be further back than what the session has seen.
     pub visit: Option<Visit>,
 }
 
@@ -211,14 +211,11 @@ fn primary(topology: &Topology, reason: Reason) -> Verdict {
     let Some(host) = topology.primary() else {
         return Verdict::NoPrimary;
     };
-    let visit = topology.hosts().get(host).map(|it| Visit {
-        host,
-        incarnation: it.incarnation(),
-    });
     Verdict::Go(Decision {
         host,
         reason,
-        visit,
+        // It did not choose to be there, and goes back as soon as it can.
+        visit: None,
     })
 }
 
@@ -279,18 +276,39 @@ impl<'a> Search<'a> {
     }
 
     pub(super) fn may_serve(&self, id: HostId) -> bool {
-        let host = &self.topology.hosts()[id];
-        match host.state() {
-            HostState::Replica => self.is_up(id) && self.obstacle(id).is_none(),
-            HostState::Primary | HostState::Unknown => {
-                self.policy.primary_reads == PrimaryReads::Always
-                    && self.question.wishes.route != RouteTo::Replica
-                    && self.topology.primary() == Some(id)
-                    && self.question.avoid != Some(id)
-                    && host.weight > 0
-            }
+        match self.topology.hosts()[id].state() {
+            HostState::Replica => self.may_serve_as_replica(id),
+            HostState::Primary | HostState::Unknown => self.may_serve_as_one_of_many(id),
             _ => false,
         }
+    }
+
+    fn may_serve_as_replica(&self, id: HostId) -> bool {
+        self.is_up(id) && self.obstacle(id).is_none()
+    }
+
+    /// Whether the primary takes part in the choice as if it were a replica. It is always fresh enough,
+    /// and a session can leave it only when a poll has told what it saw there: if nothing kept a session
+    /// from coming to it either, all would end up there.
+    fn may_serve_as_one_of_many(&self, id: HostId) -> bool {
+        let Question {
+            wishes, freshness, ..
+        } = self.question;
+        let is_allowed = self.policy.primary_reads == PrimaryReads::Always
+            && wishes.route != RouteTo::Replica
+            && self.topology.primary() == Some(id)
+            && self.question.avoid != Some(id)
+            && self.topology.hosts()[id].weight > 0;
+        if !is_allowed {
+            return false;
+        }
+        let is_eventual = wishes.consistency == Consistency::Eventual;
+        if !is_eventual && freshness.is_at(self.at(id)) {
+            return true;
+        }
+        let may_move = is_eventual || self.topology.position(freshness.seen).is_some();
+        let mut others = 0..self.topology.hosts().len().min(MAX_HOSTS);
+        may_move && others.any(|other| self.may_serve_as_replica(other))
     }
 
     fn is_up(&self, id: HostId) -> bool {

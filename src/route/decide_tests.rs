@@ -677,23 +677,7 @@ fn without_a_replica_the_primary_serves_as_it_is_allowed_to() {
                 s.states(HostState::Primary, HostState::Down, HostState::Ejected);
                 s.policy.primary_reads = PrimaryReads::Always;
             },
-            "p primary_reads",
-        ),
-        (
-            "always, among others",
-            |s| s.policy.primary_reads = PrimaryReads::Always,
-            "p primary_reads",
-        ),
-        (
-            "always, but not with weight 0",
-            |s| {
-                let hosts = [("p", Role::Primary, 0), ("a", Role::Replica, 1)];
-                let host = |(name, role, weight)| Host::new(name, role, weight, None);
-                s.topology = Topology::new(hosts.into_iter().map(host).collect());
-                s.topology.hosts()[A].set_state(HostState::Replica);
-                s.policy.primary_reads = PrimaryReads::Always;
-            },
-            "a proved_read",
+            "p no_replica",
         ),
         (
             "nobody has looked yet, and the file says who is the primary",
@@ -720,6 +704,71 @@ fn without_a_replica_the_primary_serves_as_it_is_allowed_to() {
                 s.host(B).set_state(HostState::Down);
             },
             "p no_replica",
+        ),
+    ]);
+}
+
+#[test]
+fn the_primary_is_one_of_many_if_it_always_serves_reads() {
+    fn always(scene: &mut Scene) {
+        scene.policy.primary_reads = PrimaryReads::Always;
+    }
+    check(&[
+        ("a first read", always, "p primary_reads"),
+        (
+            "what was seen elsewhere is known by now",
+            |s| {
+                always(s);
+                s.freshness.seen = 3;
+                s.visited(A);
+            },
+            "p primary_reads",
+        ),
+        (
+            "it is not known yet",
+            |s| {
+                always(s);
+                s.freshness.seen = 6;
+                s.visited(A);
+            },
+            "a proved_read",
+        ),
+        (
+            "nor is it when the session has chosen the primary",
+            |s| {
+                always(s);
+                s.freshness.seen = 6;
+                s.visited(P);
+            },
+            "p primary_reads",
+        ),
+        (
+            "the session has not chosen to be there, and goes back",
+            |s| {
+                always(s);
+                s.freshness.seen = 6;
+            },
+            "wait 6 monotonic",
+        ),
+        (
+            "it has written",
+            |s| {
+                always(s);
+                s.freshness.written = 4;
+                s.replayed(39, 39);
+            },
+            "p own_writes",
+        ),
+        (
+            "not with weight 0",
+            |s| {
+                let hosts = [("p", Role::Primary, 0), ("a", Role::Replica, 1)];
+                let host = |(name, role, weight)| Host::new(name, role, weight, None);
+                s.topology = Topology::new(hosts.into_iter().map(host).collect());
+                s.topology.hosts()[A].set_state(HostState::Replica);
+                always(s);
+            },
+            "a proved_read",
         ),
     ]);
 }
@@ -765,7 +814,7 @@ fn a_stale_read_is_no_visit() {
     scene.need = Need::Primary(WRITE);
     let on_primary = decide(&scene);
     scene.freshness.on_read(&on_primary, &scene.topology);
-    assert_eq!(scene.freshness.visit.map(|visit| visit.host), Some(P));
+    assert_eq!(scene.freshness.visit, None, "it had no choice");
 
     scene.need = Need::Read;
     scene.wishes.consistency = Consistency::Eventual;
@@ -909,11 +958,10 @@ impl Asked {
         let Freshness {
             written,
             seen,
-            visit,
             token,
+            ..
         } = self.freshness;
-        let incarnation = world.servers[host].restarts;
-        let is_visited = visit == Some(Visit { host, incarnation });
+        let is_visited = self.is_at(world, host);
         let own_writes = world.has_replayed(host, written) && world.has_replayed(host, self.shared);
         let monotonic = is_visited || world.has_replayed(host, seen);
         let token = token.is_none_or(|token| {
@@ -928,6 +976,25 @@ impl Asked {
         }
     }
 
+    fn is_at(&self, world: &World, host: HostId) -> bool {
+        let incarnation = world.servers[host].restarts;
+        self.freshness.visit == Some(Visit { host, incarnation })
+    }
+
+    /// As one of many, that is; where nothing else will do, it always may.
+    fn may_be_at_primary(&self, world: &World, policy: &Policy<'_>, primary: HostId) -> bool {
+        let serves = |host: HostId| {
+            world.servers[host].state == HostState::Replica
+                && self.may_be_served_by(world, policy, host)
+        };
+        let is_one_of_many = (0..world.servers.len()).any(serves);
+        let knows_what_it_saw = world.topology().position(self.freshness.seen).is_some();
+        match self.wishes.consistency {
+            Consistency::Eventual => is_one_of_many,
+            _ => self.is_at(world, primary) || (knows_what_it_saw && is_one_of_many),
+        }
+    }
+
     fn may_be_served_by(&self, world: &World, policy: &Policy<'_>, host: HostId) -> bool {
         let server = &world.servers[host];
         let is_candidate = match server.state {
@@ -936,6 +1003,7 @@ impl Asked {
                 world.primary == Some(host)
                     && policy.primary_reads == PrimaryReads::Always
                     && self.wishes.route != RouteTo::Replica
+                    && self.may_be_at_primary(world, policy, host)
             }
             _ => false,
         };
@@ -1242,14 +1310,17 @@ proptest! {
     fn a_decision_knows_whom_it_visits(
         world in world(), asked in asked(), policy in policy(), chance in chance(),
     ) {
-        if let Verdict::Go(Decision { host, visit, .. }) =
+        if let Verdict::Go(Decision { host, visit, reason }) =
             asked.verdict(&policy, &world.topology(), chance)
         {
             let incarnation = world.servers[host].restarts;
             let present = Some(Visit { host, incarnation });
-            let is_held = asked.wishes.consistency != Consistency::Eventual
-                || Some(host) == world.primary
-                || asked.freshness.visit == present;
+            let is_primary = Some(host) == world.primary;
+            let is_held = if is_primary {
+                reason == Reason::PrimaryReads
+            } else {
+                asked.wishes.consistency != Consistency::Eventual || asked.is_at(&world, host)
+            };
             prop_assert_eq!(visit, if is_held { present } else { None });
         }
     }

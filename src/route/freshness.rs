@@ -21,7 +21,8 @@ pub struct Freshness {
     pub written: Poll,
     /// The poll behind its last read; 0 for none.
     pub seen: Poll,
-    /// Where that was, unless it may have been behind what was seen before. The same host is always fresh enough for what was read from it.
+    /// Where that was, if it was chosen and was not behind what was seen before. The same host is always
+    /// fresh enough for what was read from it.
     pub visit: Option<Visit>,
     /// What it was told by `SET pgweir.token`.
     pub token: Option<Token>,
