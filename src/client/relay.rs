@@ -236,7 +236,7 @@ impl Relay {
         if !self.registered {
             self.record.register(cx.waker());
             self.registered = true;
-            self.set_deadline(Instant::now());
+            self.set_deadline();
             if !self.received.is_empty() {
                 self.take_received(cx)?;
             }
@@ -248,7 +248,8 @@ impl Relay {
             let is_client_ready = self.poll_flush_client(cx)?;
             let mut progress = false;
             if is_client_ready {
-                progress |= self.pump_server(cx)?;
+                // A server that was given back has nothing more to say.
+                progress |= self.pump_server(cx)? && self.server.is_some();
             }
             progress |= self.pump_undecided(cx)?;
             progress |= self.pump_queue(cx)?;
@@ -395,7 +396,7 @@ impl Relay {
                             return Ok(at);
                         }
                         let Some(server) = self.pool.try_checkout(self.worker.id, now) else {
-                            self.enter_queue(cx);
+                            self.enter_queue(cx, now);
                             return Ok(at);
                         };
                         self.attach(server, now, now)?;

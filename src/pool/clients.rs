@@ -11,7 +11,6 @@ use std::{
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
-    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -262,12 +261,6 @@ impl Clients {
         u64::try_from(elapsed.as_millis())
             .unwrap_or(u64::MAX)
             .saturating_add(1)
-    }
-
-    /// `timeout` from now, as a deadline.
-    pub fn after(&self, timeout: Duration) -> u64 {
-        self.now()
-            .saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// How many there are.

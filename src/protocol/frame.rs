@@ -103,6 +103,23 @@ pub fn backend_within(
     cut(bytes, tag, u32::from_be_bytes(*length), limits).map(Some)
 }
 
+/// How many of a server's `bytes` are whole messages with this tag, one behind the other. What is behind
+/// them, and whether it is a message at all, is for [`backend_within`] to say.
+#[inline]
+pub fn backend_run(bytes: &[u8], tag: BackendTag, max_packet_size: u32) -> usize {
+    let lengths = 4..=tag.length_limit().min(max_packet_size.max(4));
+    let mut at = 0;
+    while let Some(&[first, length @ ..]) = bytes[at..].first_chunk::<HEADER>() {
+        let length = u32::from_be_bytes(length);
+        let end = at + 1 + length as usize;
+        if first != tag.byte() || !lengths.contains(&length) || end > bytes.len() {
+            break;
+        }
+        at = end;
+    }
+    at
+}
+
 /// `limits` are the protocol's and the operator's.
 #[inline]
 fn cut<T>(
@@ -187,6 +204,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_run_is_of_messages_that_would_have_been_cut_one_by_one(
+            sizes in prop::collection::vec((prop::sample::select(b"DDDDCd".to_vec()), 0_u32..40), 0..12),
+            max_packet_size in 0_u32..48,
+            lost in 0_usize..50,
+        ) {
+            let mut bytes = Vec::new();
+            for (tag, length) in sizes {
+                bytes.push(tag);
+                bytes.extend_from_slice(&length.to_be_bytes());
+                bytes.resize(bytes.len() + (length as usize).saturating_sub(4), 7);
+            }
+            bytes.truncate(bytes.len().saturating_sub(lost));
+            let mut at = 0;
+            while let Ok(Some(frame)) = backend_within(&bytes[at..], max_packet_size)
+                && frame.tag == BackendTag::DataRow
+                && frame.is_whole()
+            {
+                at += frame.size;
+            }
+            prop_assert_eq!(backend_run(&bytes, BackendTag::DataRow, max_packet_size), at);
+        }
+
         #[test]
         fn any_split_of_a_stream_yields_the_same_frames(
             texts in prop::collection::vec(prop::collection::vec(1u8.., 0..40), 1..10),

@@ -79,21 +79,18 @@ impl Relay {
         let in_block = status.is_some_and(|status| status != TransactionStatus::Idle);
         let now = Instant::now();
         self.activity.turn(doing, answered, in_block, now);
-        self.set_deadline(now);
+        self.set_deadline();
     }
 
     /// The client begins something now.
     pub(super) fn turn_to(&mut self, doing: Doing, now: Instant) {
         self.activity = Activity::new(doing, now);
-        self.set_deadline(now);
+        self.set_deadline();
     }
 
-    pub(super) fn set_deadline(&self, now: Instant) {
+    pub(super) fn set_deadline(&self) {
         let next = self.activity.next(&self.settings);
-        let due = next.map(|limit| {
-            let left = limit.due.saturating_duration_since(now);
-            self.worker.clients.after(left)
-        });
+        let due = next.map(|limit| self.worker.clients.at(limit.due));
         self.record.set_deadline(due);
     }
 
@@ -102,13 +99,13 @@ impl Relay {
         let next = self.activity.next(&self.settings);
         let Some(Limit { after, cause, .. }) = next.filter(|limit| limit.due <= now) else {
             // The client has gone on since the signal was sent.
-            self.set_deadline(now);
+            self.set_deadline();
             return Ok(());
         };
         match cause {
             Cause::WaitNotice => {
                 self.activity.notify();
-                self.set_deadline(now);
+                self.set_deadline();
                 self.send_to_client(cx, &Failure::timeout(cause, after).notice())
             }
             Cause::QueryWait => {

@@ -115,9 +115,8 @@ impl Relay {
         self.refuse(cx, &Failure::checkout(error))
     }
 
-    pub(super) fn enter_queue(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn enter_queue(&mut self, cx: &mut Context<'_>, since: Instant) {
         let ticket = self.ticket.get_or_insert_default();
-        let since = Instant::now();
         self.pool.wait(ticket, cx.waker(), since);
         self.begin_wait(Phase::Waiting { since }, since);
     }
@@ -129,7 +128,7 @@ impl Relay {
             self.record.set_state(ClientState::Waiting);
             self.record
                 .requested_at
-                .store(self.worker.clients.now(), Ordering::Relaxed);
+                .store(self.worker.clients.at(since), Ordering::Relaxed);
             self.turn_to(Doing::Waiting { notified: false }, since);
         }
     }
