@@ -1,6 +1,6 @@
 //! Accepting clients and serving each to its end.
 
-use std::{rc::Rc, sync::Arc};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use super::{
     MAX_ITERATIONS, Pooler, StartError,
@@ -127,6 +127,7 @@ fn log_end(pooler: &Pooler, client: &ClientRecord, ended: &Ended) {
             Ended::Terminated => "it said goodbye".to_owned(),
             Ended::Lost(None) => "it closed the connection".to_owned(),
             Ended::Lost(Some(error)) => error.to_string(),
+            Ended::SessionLost => "its session was lost with its server".to_owned(),
             Ended::Failed(failure) | Ended::Cut(failure) => failure.to_string(),
         };
         tracing::info!(client = client.id, pool = %client.pool.name, reason, "client left");
@@ -139,20 +140,16 @@ async fn log_in(
     accepted: Accepted,
     counted: Counted,
 ) -> Option<Box<Client>> {
-    let peer = accepted.peer;
-    let opened = accepted.connection.into_stream().and_then(|stream| {
-        let origin = origin(&stream)?;
-        Ok((stream, origin))
-    });
-    let (stream, origin) = match opened {
-        Ok(opened) => opened,
+    let Accepted { stream, peer } = accepted;
+    let (peer, origin) = match ends(&stream, peer) {
+        Ok(ends) => ends,
         Err(error) => {
             tracing::error!(?peer, %error, "cannot serve client");
             return None;
         }
     };
     let logging_in = Counted::new(&pooler.logging_in);
-    let outcome = authenticate(&pooler, stream).await;
+    let outcome = authenticate(&pooler, stream, peer).await;
     drop(logging_in);
     match outcome? {
         Login::Cancel {
@@ -182,18 +179,20 @@ async fn log_in(
     }
 }
 
-fn origin(stream: &Stream) -> std::io::Result<Origin> {
-    Ok(match (stream.peer()?, stream.local_addr()?) {
+/// Who the client is, and where it comes from; `peer` is what is known of that already.
+fn ends(stream: &Stream, peer: Option<SocketAddr>) -> io::Result<(Peer, Origin)> {
+    let peer = peer.map_or_else(|| stream.peer(), |address| Ok(Peer::Tcp(address)))?;
+    let origin = match (peer, stream.local_addr()?) {
         (Peer::Tcp(peer), Some(local)) => Origin::Tcp { peer, local },
         _ => Origin::Unix,
-    })
+    };
+    Ok((peer, origin))
 }
 
-async fn authenticate(pooler: &Arc<Pooler>, stream: Stream) -> Option<Login> {
+async fn authenticate(pooler: &Arc<Pooler>, stream: Stream, peer: Peer) -> Option<Login> {
     let config = pooler.config();
     let security = pooler.security();
     let asker = Asker(Arc::clone(pooler));
-    let peer = stream.peer().ok()?;
     let context = LoginContext {
         peer,
         config: &config,

@@ -4,6 +4,8 @@
 //! the worker with the fewest clients.
 
 use std::{
+    io,
+    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -21,7 +23,7 @@ use tokio::{
 use super::{Pooler, StartError, serve};
 use crate::{
     client::{buffers::Buffers, relay::Worker},
-    net::Accepted,
+    net::{Accepted, Portable},
     session::Texts,
 };
 
@@ -36,8 +38,31 @@ pub struct Workers {
 /// A worker on a thread of its own.
 #[derive(Debug)]
 struct Desk {
-    connections: mpsc::UnboundedSender<Accepted>,
+    connections: mpsc::UnboundedSender<Handed>,
     clients: Arc<AtomicUsize>,
+}
+
+/// A new client on its way to another worker.
+#[derive(Debug)]
+struct Handed {
+    connection: Portable,
+    peer: Option<SocketAddr>,
+}
+
+impl Handed {
+    fn over(accepted: Accepted) -> io::Result<Self> {
+        Ok(Self {
+            connection: accepted.stream.into_portable()?,
+            peer: accepted.peer,
+        })
+    }
+
+    fn arrive(self) -> io::Result<Accepted> {
+        Ok(Accepted {
+            stream: self.connection.into_stream()?,
+            peer: self.peer,
+        })
+    }
 }
 
 /// Counts a client of a worker for as long as it lives.
@@ -98,11 +123,7 @@ impl Workers {
             .iter()
             .min_by_key(|desk| desk.clients.load(Ordering::Relaxed));
         match least {
-            Some(desk) if desk.clients.load(Ordering::Relaxed) < own_load => {
-                if let Err(refused) = desk.connections.send(accepted) {
-                    tracing::error!(peer = ?refused.0.peer, "worker is gone, connection dropped");
-                }
-            }
+            Some(desk) if desk.clients.load(Ordering::Relaxed) < own_load => desk.hand(accepted),
             _ => {
                 let counted = Counted::new(&self.own_clients);
                 let worker = Rc::clone(&self.own);
@@ -115,7 +136,7 @@ impl Workers {
 
 impl Desk {
     fn start(pooler: &Arc<Pooler>, number: usize) -> Result<Self, StartError> {
-        let (connections, accepted) = mpsc::unbounded_channel();
+        let (connections, handed) = mpsc::unbounded_channel();
         let clients: Arc<AtomicUsize> = Arc::default();
         let count = Arc::clone(&clients);
         let pooler = Arc::clone(pooler);
@@ -127,7 +148,7 @@ impl Desk {
                 let runtime = runtime.map_err(|error| report.send(error));
                 drop(report);
                 if let Ok(runtime) = runtime {
-                    runtime.block_on(work(pooler, accepted, count));
+                    runtime.block_on(work(pooler, handed, count));
                 }
             })
             .map_err(StartError::Worker)?;
@@ -139,19 +160,39 @@ impl Desk {
             clients,
         })
     }
+
+    fn hand(&self, accepted: Accepted) {
+        let peer = accepted.peer;
+        match Handed::over(accepted) {
+            Ok(handed) => {
+                if self.connections.send(handed).is_err() {
+                    tracing::error!(?peer, "worker is gone, connection dropped");
+                }
+            }
+            Err(error) => tracing::error!(?peer, %error, "cannot serve client"),
+        }
+    }
 }
 
 /// Serves the connections that a worker of its own is given.
 async fn work(
     pooler: Arc<Pooler>,
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    mut connections: mpsc::UnboundedReceiver<Handed>,
     count: Arc<AtomicUsize>,
 ) {
     let worker = worker(&pooler);
-    while let Some(connection) = accepted.recv().await {
+    while let Some(handed) = connections.recv().await {
+        let peer = handed.peer;
+        let accepted = match handed.arrive() {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::error!(?peer, %error, "cannot serve client");
+                continue;
+            }
+        };
         let counted = Counted::new(&count);
         let (own, worker) = (Arc::clone(&pooler), Rc::clone(&worker));
-        let serving = serve::connection(own, worker, connection, counted);
+        let serving = serve::connection(own, worker, accepted, counted);
         pooler.tasks.spawn_local(serving);
     }
 }

@@ -76,6 +76,8 @@ pub enum Ended {
     Terminated,
     /// It is gone without a goodbye.
     Lost(Option<io::Error>),
+    /// What its session was to the server is gone with that, and it has been told.
+    SessionLost,
     /// We ended it, and it is owed an error for that.
     Failed(Box<Failure>),
     /// We ended it, and cannot tell it, because it is in the middle of a message.
@@ -176,7 +178,9 @@ impl Relay {
             // It would be taken for the rest of the message.
             Ended::Failed(_) if is_mid_message => {}
             Ended::Failed(failure) => self.say_goodbye(&failure.farewell()).await,
-            Ended::Terminated => self.say_goodbye(&[]).await,
+            // It expects nothing any more, and closing says the rest.
+            Ended::Terminated if self.unsent.is_empty() && self.stream.tls().is_none() => {}
+            Ended::Terminated | Ended::SessionLost => self.say_goodbye(&[]).await,
         }
     }
 
@@ -212,7 +216,9 @@ impl Relay {
         let pool = &self.pool;
         let unfinished = match ended {
             Ended::Terminated => Unfinished::Finish,
-            Ended::Lost(_) | Ended::Failed(_) | Ended::Cut(_) => Unfinished::Cancel,
+            Ended::Lost(_) | Ended::SessionLost | Ended::Failed(_) | Ended::Cut(_) => {
+                Unfinished::Cancel
+            }
         };
         let unusable = self.session.is_mid_message();
         if unusable {

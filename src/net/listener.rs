@@ -1,7 +1,7 @@
 //! Listening sockets, TCP and Unix, and accepting from them.
 //!
 //! Binding needs no runtime, so a start fails before there are any threads; accepting does. What is accepted belongs to
-//! no reactor yet and can be handed to any worker.
+//! the reactor that accepts; another worker gets it as a [`super::Portable`].
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Portable, Stream, TcpOptions,
+    Stream, TcpOptions,
     socket_file::{SocketFile, SocketFileError, UnixOptions},
 };
 
@@ -72,8 +72,8 @@ pub enum ListenAddress {
 /// A new client.
 #[derive(Debug)]
 pub struct Accepted {
-    /// In non-blocking mode, with the listener's TCP options.
-    pub connection: Portable,
+    /// With the listener's TCP options.
+    pub stream: Stream,
     /// The client's address; `None` over a Unix socket.
     pub peer: Option<SocketAddr>,
 }
@@ -242,10 +242,7 @@ impl TokioListener {
             }
             Self::Unix(unix) => (Stream::from(unix.accept().await?.0), None),
         };
-        Ok(Accepted {
-            connection: stream.into_portable()?,
-            peer,
-        })
+        Ok(Accepted { stream, peer })
     }
 }
 

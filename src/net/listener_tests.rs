@@ -69,13 +69,14 @@ async fn tcp_clients_are_accepted_with_the_listeners_options() {
     let mut client = reach(listener.address()).await.stream;
     let accepted = listener.accept().await;
     assert_eq!(accepted.peer, client.local_addr().unwrap());
-    let socket = accepted.connection.tcp().unwrap();
+    let portable = accepted.stream.into_portable().unwrap();
+    let socket = portable.tcp().unwrap();
     assert!(socket.tcp_nodelay().unwrap(), "inherited");
     assert!(socket.keepalive().unwrap(), "inherited");
     let timeout = socket.tcp_user_timeout().unwrap();
     assert_eq!(timeout, Some(Duration::from_secs(7)), "inherited");
 
-    let mut stream = accepted.connection.into_stream().unwrap();
+    let mut stream = portable.into_stream().unwrap();
     write(&mut client, b"hello").await;
     assert_eq!(read_exact(&mut stream, 5).await, b"hello");
 
@@ -86,7 +87,8 @@ async fn tcp_clients_are_accepted_with_the_listeners_options() {
     listener.set_tcp_options(&changed).unwrap();
     let _client = reach(listener.address()).await;
     let accepted = listener.accept().await;
-    assert!(!accepted.connection.tcp().unwrap().keepalive().unwrap());
+    let portable = accepted.stream.into_portable().unwrap();
+    assert!(!portable.tcp().unwrap().keepalive().unwrap());
 }
 
 #[tokio::test]
@@ -174,8 +176,7 @@ async fn a_unix_socket_has_its_rights_and_goes_with_its_listener() {
     let _client = reach(listener.address()).await;
     let accepted = listener.accept().await;
     assert_eq!(accepted.peer, None);
-    let stream = accepted.connection.into_stream().unwrap();
-    assert!(matches!(stream.peer().unwrap(), Peer::Unix { .. }));
+    assert!(matches!(accepted.stream.peer().unwrap(), Peer::Unix { .. }));
 
     drop(listener);
     assert!(!path.exists() && !lock.exists());

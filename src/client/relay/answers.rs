@@ -283,7 +283,7 @@ impl Relay {
         match damage {
             Damage::Statement => Ok(()),
             Damage::Session if mid_message => Err(Ended::Cut(Box::new(failure.clone()))),
-            Damage::Session => Err(Ended::Terminated),
+            Damage::Session => Err(Ended::SessionLost),
         }
     }
 }
