@@ -150,6 +150,9 @@ impl Desk {
         self.is_news = true;
         for file in &mut self.files {
             file.fitness.on_primary(position, now);
+            if file.replayed < position {
+                file.pace.on_demand();
+            }
         }
     }
 

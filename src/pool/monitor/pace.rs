@@ -1,15 +1,16 @@
 //! How soon a server may be asked again for its position.
 //!
 //! A poll costs its server 26 to 88 µs (measured on PostgreSQL 15, one prepared statement), so one every
-//! 5 ms costs about 1.5 % of a core, and that is what steady demand gets. A write that comes alone is
-//! answered sooner, and so is everything that somebody is held up by.
+//! 5 ms costs about 1.5 % of a core, and that is what steady demand gets of the primary. A write that comes
+//! alone is answered sooner, and so is everything that somebody is held up by. A standby that is to reach
+//! a new position is asked soon, and then less and less often: most are there after a millisecond or two.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// Between two polls when somebody waits, and at the beginning.
-const FAST: Duration = Duration::from_millis(2);
+const FAST: Duration = Duration::from_millis(1);
 /// Between two polls under steady demand.
 const STEADY: Duration = Duration::from_millis(5);
 /// Between two polls of a server that has not moved for [`STUCK`].
@@ -60,6 +61,11 @@ impl Pace {
         self.asked = Some(now);
     }
 
+    /// There is something new to ask for.
+    pub(super) fn on_demand(&mut self) {
+        self.gap = FAST;
+    }
+
     /// What it found: the server is where it was, and should not be.
     pub(super) fn on_still(&mut self, now: Instant) {
         self.still.get_or_insert(now);
@@ -89,10 +95,14 @@ mod tests {
     #[test]
     fn steady_demand_is_served_less_often_than_new_demand() {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
-        assert_eq!(gaps(&mut pace, false, 6, &mut now), [0, 2, 3, 4, 5, 5]);
+        assert_eq!(gaps(&mut pace, false, 7, &mut now), [0, 1, 2, 3, 4, 5, 5]);
         now += Duration::from_millis(200);
-        assert_eq!(gaps(&mut pace, false, 3, &mut now), [0, 2, 3]);
-        assert_eq!(gaps(&mut pace, true, 3, &mut now), [2, 2, 2]);
+        assert_eq!(gaps(&mut pace, false, 3, &mut now), [0, 1, 2]);
+        assert_eq!(gaps(&mut pace, true, 3, &mut now), [1, 1, 1]);
+        now += Duration::from_millis(10);
+        assert_eq!(gaps(&mut pace, false, 3, &mut now), [0, 5, 5]);
+        pace.on_demand();
+        assert_eq!(gaps(&mut pace, false, 3, &mut now), [1, 2, 3]);
     }
 
     #[test]
@@ -105,6 +115,6 @@ mod tests {
         pace.on_still(now);
         assert_eq!(gaps(&mut pace, true, 2, &mut now), [50, 50]);
         pace.on_moved();
-        assert_eq!(gaps(&mut pace, true, 2, &mut now), [2, 2]);
+        assert_eq!(gaps(&mut pace, true, 2, &mut now), [1, 1]);
     }
 }
