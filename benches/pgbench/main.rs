@@ -6,7 +6,7 @@
 //!
 //! Environment: `BENCH_SECONDS` (of one pgbench run, 3), `BENCH_ROUNDS` (3), `BENCH_CLIENTS`
 //! (`1,16,64`), `BENCH_POOL_SIZE` (20), `BENCH_ONLY` (some of `pgbench,syscalls,routing,
-//! memory,logins,copy`),
+//! mixed,memory,logins,copy`),
 //! `BENCH_SUBJECTS` (some of `direct,pgweir,pgbouncer`), `PGBOUNCER` (its path).
 #![expect(
     clippy::disallowed_methods,
@@ -55,12 +55,14 @@ fn main() -> Result<()> {
     }
     let plan = Plan::from_environment()?;
     let mut report = Report::new(&plan);
-    let replicas = if plan.runs("routing") { 2 } else { 0 };
+    let routes = plan.runs("routing") || plan.runs("mixed");
+    let replicas = if routes { 2 } else { 0 };
     let rig = Rig::start(plan.pool_size, &plan.subjects, replicas)?;
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
         ("pgbench", measure::transactions),
         ("syscalls", measure::syscalls),
         ("routing", measure::routing),
+        ("mixed", measure::reads_beside_writes),
         ("memory", measure::memory),
         ("logins", measure::logins),
         ("copy", measure::copy),

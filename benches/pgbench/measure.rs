@@ -15,7 +15,7 @@ use crate::{
     pgbouncer::HAS_PREPARED,
     process::{CpuTime, SyscallCounter, memory as memory_of},
     report::{Report, Table},
-    rig::{Auth, Endpoint, Rig, SCRAM_PASSWORD, SCRAM_USER, Subject, USER},
+    rig::{Auth, DATABASE, Endpoint, PATIENT, Rig, SCRAM_PASSWORD, SCRAM_USER, Subject, USER},
 };
 
 /// pgbench: transactions per second, latency, and the pooler's CPU time for each transaction.
@@ -33,19 +33,27 @@ pub(crate) fn routing(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()>
     let several = plan.clients.iter().copied().filter(|clients| *clients > 1);
     let several: Vec<_> = several.collect();
     let table = &mut report.routing;
-    rig.with_and_without_routing(|both| run_cells(plan, rig, &both, &several, table))?;
-    for (rate, how) in [
-        (Some(1600), "1,600 transactions/s"),
-        (None, "as many as can be"),
+    rig.with_and_without_routing(|both| run_cells(plan, rig, &both, &several, table))
+}
+
+/// Where the reads of sessions go that also write.
+pub(crate) fn reads_beside_writes(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
+    for (rate, database, how) in [
+        (Some(1600), DATABASE, "1,600 transactions/s"),
+        (None, DATABASE, "as many as can be"),
+        (None, PATIENT, "as many as can be with on_lag = wait"),
     ] {
         eprintln!("reads on replicas beside writes, {how}");
         let before = rig.lookups_on_replicas()?;
         let reads = rig.with_and_without_routing(|[_, (_, routed)]| {
-            load::mixed(rig, routed, plan.seconds, rate)
+            let endpoint = Endpoint { database, ..routed };
+            load::mixed(rig, endpoint, plan.seconds, rate)
         })?;
         let lookups = rig.lookups_on_replicas()? - before;
         let row = format!("90 % reads, 10 % writes, {how}: reads on replicas, %");
-        table.set(&row, Subject::Routed, lookups as f64 / reads as f64 * 100.0);
+        report
+            .routing
+            .set(&row, Subject::Routed, lookups as f64 / reads as f64 * 100.0);
     }
     Ok(())
 }

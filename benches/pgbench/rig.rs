@@ -11,10 +11,12 @@ use crate::{
         tls::{Authority, Identity},
     },
 };
-use pgweir::sandbox::Cluster;
+use pgweir::sandbox::{Cluster, Node};
 
 /// The database that pgbench has filled.
 pub(crate) const DATABASE: &str = "bench";
+/// [`DATABASE`], as the poolers know it a second time: with `on_lag = "wait"`.
+pub(crate) const PATIENT: &str = "patient";
 /// The database that PostgreSQL itself asks for a password for: poolers connect to the other one.
 const SCRAM_DATABASE: &str = "bench_scram";
 /// Who logs in with a password.
@@ -183,6 +185,7 @@ impl Rig {
             // Every replica has a pool of its own: together they are to run as many reads at once.
             let size = self.pool_size.div_ceil(self.cluster.replicas().len());
             let all = Pgweir::builder(&self.cluster).pool_size(size);
+            let all = all.extra(&self.patient_database());
             poolers.routed = Some(self.pgweir(all, auth)?);
         }
         if wanted(Subject::PgBouncer) {
@@ -199,6 +202,16 @@ impl Rig {
             poolers.pgbouncer = Some(started.context("starting PgBouncer")?);
         }
         Ok(poolers)
+    }
+
+    /// The same database under another name, for reads that rather wait than go to the primary.
+    fn patient_database(&self) -> String {
+        let server = |node: &Node| format!("{{ host = \"127.0.0.1\", port = {} }}", node.port());
+        let servers: Vec<_> = self.cluster.nodes().iter().map(server).collect();
+        format!(
+            "[databases.{PATIENT}]\ndbname = \"{DATABASE}\"\nservers = [{}]\non_lag = \"wait\"\n",
+            servers.join(", ")
+        )
     }
 
     fn pgweir(&self, builder: PgweirBuilder, auth: Auth) -> Result<Pgweir> {
