@@ -132,6 +132,7 @@ auth_file = {users}
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = 10000
+server_tls_sslmode = disable
 client_tls_sslmode = allow
 client_tls_cert_file = {certificate}
 client_tls_key_file = {key}

@@ -227,6 +227,9 @@ impl Rig {
         Ok(builder
             .pool_mode("transaction")
             .pgweir("auth_type", auth_type)
+            // The servers offer TLS, for the clients that log in directly; between pooler and server
+            // nobody uses it here.
+            .pgweir("server_tls_sslmode", "\"disable\"")
             .pgweir("client_tls_sslmode", "\"allow\"")
             .pgweir(
                 "client_tls_cert_file",
