@@ -4,7 +4,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-rust test-matrix check-consistency fuzz bench bench-micro
+.PHONY: help demo test check test-rust test-matrix check-consistency check-regress fuzz bench bench-micro
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
@@ -34,6 +34,14 @@ test-matrix: ## The integration tests on PostgreSQL 14, 16, 17 and 18
 check-consistency: ## The consistency checker, for long (CONSISTENCY_SECONDS=600)
 	@scripts/ensure-postgres.sh
 	CONSISTENCY_SECONDS=$(or $(CONSISTENCY_SECONDS),600) $(CARGO) test --release --test consistency -- --nocapture
+
+# As root, PostgreSQL runs as another user, who may not be able to read our directory.
+REGRESS ?= $(if $(filter 0,$(shell id -u)),$(or $(TMPDIR),/tmp)/pgweir-regress,$(CURDIR)/target/regress)
+
+check-regress: ## PostgreSQL's regression SQL against the classifier, libpg_query and a standby
+	@scripts/ensure-postgres.sh
+	tests/regress/fetch.sh $(REGRESS)
+	PGWEIR_REGRESS=$(REGRESS) $(CARGO) test --test regress -- --ignored --nocapture
 
 fuzz: ## Every fuzz target for a while (FUZZ_SECONDS=10)
 	scripts/fuzz
