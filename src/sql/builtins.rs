@@ -235,7 +235,7 @@ static INDEX: Index<4096> = {
     let mut index = Index::EMPTY;
     let mut i = 0;
     while i < FUNCTIONS.len() {
-        index = index.with(i, FUNCTIONS[i].0.as_bytes());
+        index = index.with(i, words::hash(FUNCTIONS[i].0.as_bytes()));
         i += 1;
     }
     index

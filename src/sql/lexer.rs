@@ -192,13 +192,12 @@ impl<'a> Lexer<'a> {
 
     #[inline]
     fn word(&mut self, start: usize, first: u8) -> Token {
-        let mut hash = 0;
-        while let Some(&byte) = self.text.get(self.pos)
-            && CLASS[usize::from(byte)] >= WORD
-        {
-            hash = words::mix(hash, byte);
-            self.pos += 1;
-        }
+        let rest = &self.text[start..];
+        let end = rest
+            .iter()
+            .position(|byte| CLASS[usize::from(*byte)] < WORD);
+        let length = end.unwrap_or(rest.len());
+        self.pos = start + length;
         if self.text.get(self.pos) == Some(&b'\'') && self.pos == start + 1 {
             match first | 0x20 {
                 b'e' => return self.string(start, 1, true),
@@ -217,7 +216,7 @@ impl<'a> Lexer<'a> {
                 _ => {}
             }
         }
-        let (kw, category) = words::keyword(&self.text[start..self.pos], hash);
+        let (kw, category) = words::keyword(rest, length);
         Token {
             kw,
             category,

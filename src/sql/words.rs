@@ -147,17 +147,77 @@ keywords! {
     }
 }
 
-/// A word's hash, one byte at a time, the same for upper and lower case: start with 0, [`mix`] each byte.
-pub(super) const fn mix(hash: u64, byte: u8) -> u64 {
-    hash.rotate_left(5) ^ (byte | 0x20) as u64
+/// The length of the longest word that can be [`Packed`]; no keyword is longer.
+const LONGEST: usize = 24;
+
+/// A word of letters, digits, `_`, `$` and bytes beyond ASCII as three numbers, the same for upper and lower
+/// case. Of two words of which one is a keyword they are equal only if the words are: what else the case bit
+/// makes alike is in no keyword.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Packed([u64; 3]);
+
+const CASE_BITS: u64 = 0x2020_2020_2020_2020;
+
+impl Packed {
+    /// Of a keyword.
+    const fn of(word: &[u8]) -> Self {
+        assert!(word.len() <= LONGEST, "a keyword is too long");
+        let mut numbers = [0; 3];
+        let mut i = 0;
+        while i < word.len() {
+            numbers[i / 8] |= ((word[i] | 0x20) as u64) << (i % 8 * 8);
+            i += 1;
+        }
+        Self(numbers)
+    }
+
+    /// Of the word at the beginning of `text`, eight bytes at a time wherever as many are there.
+    #[inline]
+    fn at_start(text: &[u8], length: usize) -> Self {
+        let mut numbers = [0; 3];
+        let mut left = length;
+        for (number, place) in numbers.iter_mut().zip([0, 8, 16]) {
+            *number = load(text.get(place..).unwrap_or_default(), left);
+            left = left.saturating_sub(8);
+            if left == 0 {
+                break;
+            }
+        }
+        Self(numbers)
+    }
+
+    #[inline]
+    const fn hash(self) -> u64 {
+        let [a, b, c] = self.0;
+        a ^ b.rotate_left(29) ^ c.rotate_left(43)
+    }
 }
 
-/// [`mix`] over all of `bytes`.
+/// The first `length` bytes, or eight if that is more.
+#[inline]
+fn load(text: &[u8], length: usize) -> u64 {
+    let all = text.first_chunk().map_or_else(
+        || {
+            text.iter()
+                .rev()
+                .fold(0, |all, byte| all << 8 | u64::from(*byte))
+        },
+        |chunk| u64::from_le_bytes(*chunk),
+    );
+    let wanted = if length < 8 {
+        (1 << (8 * length)) - 1
+    } else {
+        u64::MAX
+    };
+    (all | CASE_BITS) & wanted
+}
+
+/// A name's hash.
 pub(super) const fn hash(bytes: &[u8]) -> u64 {
-    let mut hash = 0;
+    let mut hash = 0_u64;
     let mut i = 0;
     while i < bytes.len() {
-        hash = mix(hash, bytes[i]);
+        hash = hash.rotate_left(5) ^ bytes[i] as u64;
         i += 1;
     }
     hash
@@ -170,10 +230,10 @@ pub(super) struct Index<const SLOTS: usize>([u16; SLOTS]);
 impl<const SLOTS: usize> Index<SLOTS> {
     pub(super) const EMPTY: Self = Self([0; SLOTS]);
 
-    /// Adds the word at `position` of the caller's list. Only for tables built by the compiler.
-    pub(super) const fn with(mut self, position: usize, word: &[u8]) -> Self {
+    /// Adds the word at `position` of the caller's list, with its hash. Only for tables built by the compiler.
+    pub(super) const fn with(mut self, position: usize, hash: u64) -> Self {
         assert!(position < 1023, "an index holds 1023 words");
-        let (mut slot, tag) = Self::place(hash(word));
+        let (mut slot, tag) = Self::place(hash);
         while self.0[slot] != 0 {
             slot = (slot + 1) % SLOTS;
         }
@@ -210,20 +270,34 @@ impl<const SLOTS: usize> Index<SLOTS> {
     }
 }
 
+static PACKED: [Packed; WORDS.len()] = {
+    let mut packed = [Packed([0; 3]); WORDS.len()];
+    let mut i = 0;
+    while i < WORDS.len() {
+        packed[i] = Packed::of(WORDS[i].0.as_bytes());
+        i += 1;
+    }
+    packed
+};
+
 static INDEX: Index<2048> = {
     let mut index = Index::EMPTY;
     let mut i = 0;
     while i < WORDS.len() {
-        index = index.with(i, WORDS[i].0.as_bytes());
+        index = index.with(i, PACKED[i].hash());
         i += 1;
     }
     index
 };
 
-/// What the grammar makes of an unquoted word whose [`mix`]ed hash is `hash`.
+/// What the grammar makes of the unquoted word of that length at the beginning of `text`.
 #[inline]
-pub(super) fn keyword(word: &[u8], hash: u64) -> (Kw, Category) {
-    match INDEX.find(hash, |i| WORDS[i].0.as_bytes().eq_ignore_ascii_case(word)) {
+pub(super) fn keyword(text: &[u8], length: usize) -> (Kw, Category) {
+    if length > LONGEST {
+        return (Kw::Other, Category::Name);
+    }
+    let packed = Packed::at_start(text, length);
+    match INDEX.find(packed.hash(), |i| PACKED[i] == packed) {
         Some(i) => (WORDS[i].1, WORDS[i].2),
         None => (Kw::Other, Category::Name),
     }
@@ -233,14 +307,17 @@ pub(super) fn keyword(word: &[u8], hash: u64) -> (Kw, Category) {
 mod tests {
     use super::*;
 
+    fn found(word: &str, behind: &str) -> (Kw, Category) {
+        keyword(format!("{word}{behind}").as_bytes(), word.len())
+    }
+
     #[test]
-    fn every_keyword_is_found_in_any_case() {
+    fn every_keyword_is_found_in_any_case_and_place() {
         for &(word, kw, category) in WORDS {
             for spelled in [word.to_owned(), word.to_ascii_uppercase()] {
-                assert_eq!(
-                    keyword(spelled.as_bytes(), hash(spelled.as_bytes())),
-                    (kw, category)
-                );
+                for behind in ["", " ", "(1)", " and much more of it"] {
+                    assert_eq!(found(&spelled, behind), (kw, category), "{spelled}");
+                }
             }
         }
     }
@@ -255,11 +332,37 @@ mod tests {
             "s\u{e9}lect",
             "\u{17f}elect",
             "updat\u{212a}",
+            "a_word_that_is_longer_than_any_keyword",
         ] {
-            assert_eq!(
-                keyword(word.as_bytes(), hash(word.as_bytes())).1,
-                Category::Name
-            );
+            for behind in ["", " ", "t", " and much more of it"] {
+                assert_eq!(found(word, behind).1, Category::Name, "{word}");
+            }
+        }
+    }
+
+    /// Whatever can stand in a word, in place of whatever stands in a keyword.
+    #[test]
+    fn no_word_is_taken_for_another() {
+        let may_stand = |byte: &u8| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || !byte.is_ascii()
+        };
+        for &(word, ..) in WORDS {
+            for at in 0..word.len() {
+                let mut other = word.as_bytes().to_vec();
+                for byte in (0..=255).filter(may_stand) {
+                    other[at] = byte;
+                    let is =
+                        |it: &&(&str, Kw, Category)| it.0.as_bytes().eq_ignore_ascii_case(&other);
+                    let expected = WORDS.iter().find(is).map(|it| (it.1, it.2));
+                    let expected = expected.unwrap_or((Kw::Other, Category::Name));
+                    assert_eq!(
+                        keyword(&other, other.len()),
+                        expected,
+                        "{}",
+                        other.escape_ascii()
+                    );
+                }
+            }
         }
     }
 }
