@@ -10,6 +10,7 @@
 //!   command      text → Command        access   who may run it
 //!   show         the tables            control  everything else
 //!   explain      where a statement would go     known    what is known of a database's servers
+//!   metrics      the tables of SHOW, in Prometheus' text format
 //! ```
 //!
 //! Does not know who runs the process: what the console cannot do by itself (RELOAD, SET, SHUTDOWN)
@@ -22,6 +23,7 @@ mod connection;
 mod control;
 mod explain;
 mod known;
+mod metrics;
 mod refusal;
 mod session;
 mod sessions;

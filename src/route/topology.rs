@@ -43,7 +43,8 @@ pub enum HostState {
 }
 
 impl HostState {
-    const ALL: [Self; 8] = [
+    /// All of them.
+    pub const ALL: [Self; 8] = [
         Self::Unknown,
         Self::Primary,
         Self::Replica,
