@@ -9,6 +9,7 @@ pub mod control;
 pub mod demo;
 mod descriptors;
 pub mod explain;
+mod metrics_http;
 pub mod security;
 pub mod serve;
 pub mod watches;
@@ -342,6 +343,7 @@ pub fn run(pooler: &Arc<Pooler>, ready: impl FnOnce(Vec<ListenAddress>)) -> Resu
     let runtime = workers::runtime()?;
     runtime.block_on(async {
         let listeners = serve::listen(pooler)?;
+        let metrics = metrics_http::listen(pooler)?;
         let addresses = listeners
             .iter()
             .map(|listener| listener.address().clone())
@@ -355,6 +357,11 @@ pub fn run(pooler: &Arc<Pooler>, ready: impl FnOnce(Vec<ListenAddress>)) -> Resu
                 tokio::task::spawn_local(accept)
             })
             .collect();
+        if let Some(listener) = metrics {
+            // Answered until the very end: whoever asks is told that it is coming.
+            let serving = metrics_http::serve(Arc::clone(pooler), listener);
+            pooler.tasks.spawn_local(serving);
+        }
         ready(addresses);
         tokio::select! {
             () = pooler.tend() => {}

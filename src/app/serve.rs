@@ -37,11 +37,7 @@ const APPLICATION_NAME: &[u8] = b"application_name";
 pub fn listen(pooler: &Pooler) -> Result<Vec<Listener>, StartError> {
     let config = pooler.config();
     let process = &config.process;
-    let options = ListenOptions {
-        backlog: process.listen_backlog,
-        reuse_port: process.so_reuseport,
-        tcp: super::tcp_options(&config),
-    };
+    let options = listen_options(&config);
     let mut bound = Vec::new();
     for address in &process.listen_addr {
         bound.extend(bind_tcp(address, process.listen_port, &options)?);
@@ -65,6 +61,15 @@ pub fn listen(pooler: &Pooler) -> Result<Vec<Listener>, StartError> {
         .into_iter()
         .map(|bound| bound.into_listener().map_err(StartError::Worker))
         .collect()
+}
+
+/// How to listen on TCP.
+pub(super) fn listen_options(config: &Config) -> ListenOptions {
+    ListenOptions {
+        backlog: config.process.listen_backlog,
+        reuse_port: config.process.so_reuseport,
+        tcp: super::tcp_options(config),
+    }
 }
 
 /// Accepts clients until the future is dropped.
