@@ -86,8 +86,8 @@ impl Stage {
     }
 }
 
-/// A text, checked line by line.
-struct Metrics(BTreeMap<Series, f64>);
+/// A text, checked line by line; values in millionths.
+struct Metrics(BTreeMap<Series, u64>);
 
 /// A name, and labels with their values.
 type Series = (String, BTreeMap<String, String>);
@@ -114,12 +114,8 @@ impl Metrics {
                 families.push((name, kind));
             } else {
                 let (series, value) = sample(line);
-                let (family, kind) = families.last().expect("a family before its samples");
+                let (family, _) = families.last().expect("a family before its samples");
                 assert_eq!(series.0, *family, "{line}");
-                assert!(
-                    value.is_finite() && (*kind == "gauge" || value >= 0.0),
-                    "{line}"
-                );
                 assert!(samples.insert(series, value).is_none(), "twice: {line}");
             }
         }
@@ -128,7 +124,7 @@ impl Metrics {
     }
 
     /// The sum of all samples of this name with these labels, whatever else they have.
-    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let is_meant = |(its_name, its): &Series| {
             let has = |(label, value): &(&str, &str)| its.get(*label).is_some_and(|it| it == value);
             its_name == name && labels.iter().all(has)
@@ -136,9 +132,14 @@ impl Metrics {
         let samples = self.0.iter().filter(|(series, _)| is_meant(series));
         samples.map(|(_, value)| value).sum()
     }
+
+    /// The same of what has no fractions.
+    fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        self.sum(name, labels) / 1_000_000
+    }
 }
 
-fn sample(line: &str) -> (Series, f64) {
+fn sample(line: &str) -> (Series, u64) {
     let end = line.find(['{', ' ']).expect("a name ends");
     let (name, mut rest) = line.split_at(end);
     assert!(is_name(name), "{line}");
@@ -164,10 +165,16 @@ fn sample(line: &str) -> (Series, f64) {
         rest = rest.strip_prefix('}').expect("labels end");
     }
     let value = rest.strip_prefix(' ').expect("a space before the value");
-    let plain = value.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    assert!(plain, "{line}");
-    let value = value.parse().expect("a number");
-    ((name.to_owned(), labels), value)
+    ((name.to_owned(), labels), millionths(value))
+}
+
+/// Reads a number with up to six places: ours have no more, and no exponents.
+fn millionths(text: &str) -> u64 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = format!("{whole}{fraction:0<6}");
+    let fits = fraction.len() <= 6 && digits.bytes().all(|b| b.is_ascii_digit());
+    assert!(fits && !whole.is_empty(), "{text}");
+    digits.parse().expect("digits")
 }
 
 fn is_name(name: &str) -> bool {
@@ -212,12 +219,12 @@ fn metrics_tell_what_happened() {
     let mut client = Raw::connect_with(stage.pooler.address(), "postgres", &parameters);
     let state = |metrics: &Metrics, state| {
         let labels = [("database", "postgres"), ("state", state)];
-        metrics.sum("pgweir_host_state", &labels)
+        metrics.count("pgweir_host_state", &labels)
     };
     eventually("its servers are seen", || {
         client.run("SELECT 1");
         let metrics = stage.metrics();
-        state(&metrics, "primary") + state(&metrics, "replica") > 2.5
+        state(&metrics, "primary") + state(&metrics, "replica") == 3
     });
     let before = stage.metrics();
     for _ in 0..5 {
@@ -231,22 +238,22 @@ fn metrics_tell_what_happened() {
     let own = ("database", "postgres");
     let routed = |target, reason| {
         let labels = [own, ("target", target), ("reason", reason)];
-        moved("pgweir_routes_total", &labels)
+        moved("pgweir_routes_total", &labels) / 1_000_000
     };
-    assert_eq!(routed("replica", "proved_read") as u64, 5);
-    assert_eq!(routed("primary", "data_definition") as u64, 2);
+    assert_eq!(routed("replica", "proved_read"), 5);
+    assert_eq!(routed("primary", "data_definition"), 2);
     let total = |name: &str| moved(&format!("pgbouncer_stats_totals_{name}"), &[own]);
-    assert_eq!(total("queries_pooled_total") as u64, 7);
-    assert_eq!(total("sql_transactions_pooled_total") as u64, 7);
-    assert!(total("received_bytes_total") > 0.0 && total("sent_bytes_total") > 0.0);
-    assert!(total("queries_duration_seconds_total") > 0.0);
-    assert_eq!(moved("pgweir_host_reads_total", &[own]) as u64, 5);
-    assert_eq!(after.sum("pgbouncer_up", &[]) as u64, 1);
+    assert_eq!(total("queries_pooled_total"), 7_000_000);
+    assert_eq!(total("sql_transactions_pooled_total"), 7_000_000);
+    assert!(total("received_bytes_total") > 0 && total("sent_bytes_total") > 0);
+    assert!(total("queries_duration_seconds_total") > 0);
+    assert_eq!(moved("pgweir_host_reads_total", &[own]), 5_000_000);
+    assert_eq!(after.count("pgbouncer_up", &[]), 1);
     client.run("LISTEN metrics");
     let pinned = [own, ("pin", "server"), ("reasons", "listen")];
     eventually("it is asked what it has left behind", || {
-        let pinned = stage.metrics().sum("pgweir_pinned_clients", &pinned);
-        pinned as u64 == 1
+        let pinned = stage.metrics().count("pgweir_pinned_clients", &pinned);
+        pinned == 1
     });
     let after = stage.metrics();
     let named = [
@@ -255,9 +262,9 @@ fn metrics_tell_what_happened() {
         ("application_name", name),
         ("state", "active"),
     ];
-    assert_eq!(after.sum("pgbouncer_client_connections", &named) as u64, 1);
+    assert_eq!(after.count("pgbouncer_client_connections", &named), 1);
     let active = "pgbouncer_pools_server_active_connections";
-    assert_eq!(after.sum(active, &[own, ("user", "postgres")]) as u64, 1);
+    assert_eq!(after.count(active, &[own, ("user", "postgres")]), 1);
 }
 
 #[test]
@@ -277,9 +284,10 @@ fn metrics_are_what_the_console_shows() {
             ("target", fields[1]),
             ("reason", fields[2]),
         ];
-        let shown: f64 = fields[3].parse().expect("a number");
-        assert!(
-            (metrics.sum("pgweir_routes_total", &labels) - shown).abs() < 0.5,
+        let shown: u64 = fields[3].parse().expect("a number");
+        assert_eq!(
+            metrics.count("pgweir_routes_total", &labels),
+            shown,
             "{row}"
         );
     }
@@ -292,7 +300,7 @@ fn metrics_are_what_the_console_shows() {
             ("host", fields[1]),
             ("role", fields[2]),
         ];
-        assert_eq!(metrics.sum("pgweir_host_info", &labels) as u64, 1, "{row}");
+        assert_eq!(metrics.count("pgweir_host_info", &labels), 1, "{row}");
     }
 }
 
@@ -338,7 +346,7 @@ fn a_full_pool_keeps_nobody_from_looking() {
     let labels = [("database", "postgres"), ("user", "postgres")];
     eventually("it waits", || {
         let waiting = "pgbouncer_pools_client_waiting_connections";
-        stage.metrics().sum(waiting, &labels) as u64 == 1
+        stage.metrics().count(waiting, &labels) == 1
     });
     assert_eq!(stage.ask("GET /readyz").status, 200);
     holder.run("COMMIT");
@@ -357,8 +365,8 @@ fn a_pooler_that_drains_is_alive_and_not_ready() {
     let ready = stage.ask("GET /readyz");
     assert_eq!((ready.status, &*ready.body), (503, "draining\n"));
     assert_eq!(stage.ask("GET /livez").status, 200);
-    let used = stage.metrics().sum("pgbouncer_used_clients", &[]);
-    assert_eq!(used as u64, 1);
+    let used = stage.metrics().count("pgbouncer_used_clients", &[]);
+    assert_eq!(used, 1);
     client.run("COMMIT");
     let status = stage.pooler.wait_exit();
     assert!(status.success(), "{status}");
@@ -370,6 +378,7 @@ const CROWD: usize = 64;
 #[test]
 fn silent_clients_stop_nobody_and_are_cut_off() {
     let stage = Stage::new(postgres());
+    let before = stage.pooler.descriptors();
     let mut silent: Vec<_> = (0..CROWD)
         .map(|_| {
             let mut stream = stage.dial();
@@ -381,6 +390,7 @@ fn silent_clients_stop_nobody_and_are_cut_off() {
         .collect();
     assert_eq!(stage.ask("GET /livez").status, 200);
     stage.metrics();
+    assert!(stage.pooler.descriptors() < before + CROWD);
     // Those who came first had to go when there were too many, the others when their time was over.
     for stream in &mut silent {
         let mut answer = Vec::new();

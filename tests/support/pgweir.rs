@@ -108,6 +108,12 @@ impl Pgweir {
         self.status("VmHWM:")
     }
 
+    /// How many files and sockets it has open.
+    pub fn descriptors(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        open.expect("the pooler runs").count()
+    }
+
     fn status(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(path).expect("the pooler runs");

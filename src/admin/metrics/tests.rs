@@ -80,7 +80,13 @@ fn the_names_are_those_of_the_exporter_and_ours() {
         theirs.collect::<BTreeSet<_>>(),
         EXPORTER.split_whitespace().collect()
     );
+    let page = include_str!("../../../docs/metrics.md");
     for metric in metrics {
+        assert!(
+            page.contains(&format!("| `{}` |", metric.name)),
+            "docs/metrics.md: {}",
+            metric.name
+        );
         let is_counter = metric.kind == Kind::Counter;
         assert_eq!(
             metric.name.ends_with("_total"),
