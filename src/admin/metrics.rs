@@ -3,6 +3,7 @@
 //! [`SOURCES`] says which columns of which [`View`] become metrics, and what they are called; nothing is
 //! counted here, so a metric and its column never disagree. Knows no HTTP.
 
+mod exporter;
 mod exposition;
 mod sources;
 
