@@ -48,6 +48,42 @@ fn role() {
         .expect("postgres may do this");
 }
 
+/// Queries and transactions of the database, as the console counts them.
+fn counts(pooler: &Pgweir, database: &str) -> [u64; 2] {
+    let rows = Raw::connect(pooler.address(), "pgbouncer").rows("SHOW STATS_TOTALS");
+    let row = rows.iter().find(|row| row.starts_with(database));
+    let columns: Vec<_> = row.expect("it was used").split('|').collect();
+    [3, 2].map(|column: usize| columns[column].parse().expect("a number"))
+}
+
+/// A client that keeps its server for hours is not to be missed until it leaves.
+#[test]
+fn what_is_done_on_a_kept_server_is_counted_as_it_is_done() {
+    for mode in ["session", "transaction"] {
+        let database = database();
+        let pooler = builder(mode, 1).start();
+        let mut client = Raw::connect(pooler.address(), &database);
+        let [queries, transactions] = counts(&pooler, &database);
+        let moved = |by: [u64; 2]| [queries + by[0], transactions + by[1]];
+        client.run("BEGIN");
+        client.run("SELECT 1");
+        assert_eq!(counts(&pooler, &database), moved([2, 0]), "{mode}");
+        client.run("COMMIT");
+        assert_eq!(counts(&pooler, &database), moved([3, 1]), "{mode}");
+        client.run("LISTEN something");
+        for _ in 0..3 {
+            client.run("SELECT 1");
+        }
+        assert_eq!(counts(&pooler, &database), moved([7, 5]), "{mode}");
+        drop(client);
+        eventually("the server is given back", || {
+            let mut console = Raw::connect(pooler.address(), "pgbouncer");
+            console.rows("SHOW CLIENTS").len() == 1
+        });
+        assert_eq!(counts(&pooler, &database), moved([7, 5]), "{mode}");
+    }
+}
+
 #[test]
 fn in_session_mode_the_server_is_the_clients_own() {
     role();

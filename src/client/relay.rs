@@ -110,9 +110,19 @@ pub struct Relay {
     ticket: Option<Arc<Ticket>>,
     phase: Phase,
     activity: Activity,
+    counted: Counted,
     max_packet_size: u32,
     registered: bool,
     drain: bool,
+}
+
+/// What the statistics have of the client's work on its present server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    /// Answered requests.
+    queries: u32,
+    /// Whether some of them are of a transaction that is not counted yet.
+    is_amid_transaction: bool,
 }
 
 /// Where the client is, and since when.
@@ -153,6 +163,7 @@ impl Relay {
             ticket: None,
             phase: Phase::Idle,
             activity: Activity::new(Doing::Idle, Instant::now()),
+            counted: Counted::default(),
             max_packet_size,
             registered: false,
             drain: false,
@@ -444,6 +455,12 @@ impl Relay {
             }
         }
         if server.state.is_clean() {
+            if self.counted.queries > 0 {
+                // It has kept its server, and begins something new.
+                self.phase = Phase::Attached {
+                    since: Instant::now(),
+                };
+            }
             self.session.attach(&mut server.state, &mut out);
         }
         let taken = self.session.on_client_bytes(

@@ -5,11 +5,12 @@ use std::{
     rc::Rc,
     sync::atomic::Ordering,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{Ended, Phase, Relay};
+use super::{Counted, Ended, Phase, Relay};
 use crate::{
     client::{
         error::{Cause, Failure},
@@ -178,6 +179,8 @@ impl Relay {
             if let Some(routing) = &mut self.routing {
                 routing.date_write(|| clients.now());
             }
+            let is_clean = server.is_clean();
+            self.account_kept(is_clean);
             return;
         }
         let Some(server) = self.server.take() else {
@@ -207,22 +210,54 @@ impl Relay {
         }
     }
 
-    /// Counts what was done on a server that is given back.
-    pub(super) fn account(&mut self, server: &Server, now: Instant) {
+    /// Counts what was done on a server that the client keeps.
+    fn account_kept(&mut self, is_transaction_over: bool) {
+        self.count_queries();
+        if is_transaction_over
+            && self.counted.is_amid_transaction
+            && let Phase::Attached { since } = self.phase
+        {
+            self.count_transaction(since.elapsed());
+        }
+    }
+
+    /// Counts what was answered since this was last called.
+    fn count_queries(&mut self) {
+        let answered = self.session.answered();
+        let fresh = answered.saturating_sub(self.counted.queries);
+        if fresh > 0 {
+            self.counted.queries = answered;
+            self.counted.is_amid_transaction = true;
+            let stats = &self.record.pool.stats;
+            stats.query_count.add(u64::from(fresh));
+        }
+    }
+
+    fn count_transaction(&mut self, time: Duration) {
+        self.counted.is_amid_transaction = false;
         let stats = &self.record.pool.stats;
         stats.xact_count.add(1);
-        stats
-            .query_count
-            .add(u64::from(self.session.take_answered()));
+        stats.xact_time.add_time(time);
+        stats.query_time.add_time(time);
+    }
+
+    /// Counts what was done on a server that is given back.
+    pub(super) fn account(&mut self, server: &Server, now: Instant) {
+        self.count_queries();
+        // One that was never answered is one as well.
+        let is_uncounted = self.counted.is_amid_transaction || self.counted.queries == 0;
+        self.session.take_answered();
         if let Phase::Attached { since } = self.phase {
             let held = now.duration_since(since);
-            stats.xact_time.add_time(held);
-            stats.query_time.add_time(held);
+            if is_uncounted {
+                self.count_transaction(held);
+            }
             if let Some(routing) = &mut self.routing {
                 routing.on_release(held, &self.settings);
                 routing.date_write(|| self.worker.clients.at(now));
             }
         }
+        self.counted = Counted::default();
         let statements = server.state.statements.len();
         server
             .record
