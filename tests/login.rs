@@ -23,7 +23,7 @@ use pgweir::{
         auth_query::AuthQueryCache,
         login::{LoggedIn, Login, LoginContext, LoginError, LoginFailure, login},
     },
-    config::{Config, SslMode},
+    config::{Config, SslMode, describe},
     net::{
         AcceptTls, Acceptor, Address, ConnectTls, Connector, Framed, Identity, Peer, Resolver,
         Roots, Stream, TlsVersions, Verify,
@@ -183,7 +183,7 @@ async fn every_method_of_a_real_server() {
     ] {
         let connected = log_in(&tcp(port, user), &credentials)
             .await
-            .unwrap_or_else(|error| panic!("{user}: {}", error.chain()));
+            .unwrap_or_else(|error| panic!("{user}: {}", describe(&error)));
         assert!(connected.key.is_some());
         let version = connected
             .parameters
@@ -222,7 +222,7 @@ async fn every_method_of_a_real_server() {
         ),
     ] {
         let error = log_in(&tcp(port, user), &credentials).await.unwrap_err();
-        assert_eq!(error.sqlstate(), sqlstate, "{}", error.chain());
+        assert_eq!(error.sqlstate(), sqlstate, "{}", describe(&error));
     }
 }
 
@@ -257,7 +257,7 @@ async fn tls_channel_binding_and_certificates_of_a_real_server() {
         ("certified", SslMode::Allow, true),
     ] {
         let connected = log_in(&target(user, sslmode, Some("certified")), &password()).await;
-        let connected = connected.unwrap_or_else(|error| panic!("{user}: {}", error.chain()));
+        let connected = connected.unwrap_or_else(|error| panic!("{user}: {}", describe(&error)));
         assert_eq!(
             connected.stream.tls().is_some(),
             encrypted,
@@ -555,6 +555,6 @@ async fn a_clients_keys_log_in_to_a_real_server_with_the_same_verifier() {
     assert!(
         matches!(error.failure, ConnectFailure::Authentication(_)),
         "{}",
-        error.chain()
+        describe(&error)
     );
 }

@@ -7,10 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use super::{Pooler, demo, descriptors, explain, run, security::Security};
-use crate::{
-    config::{Config, import_pgbouncer},
-    pool::describe,
-};
+use crate::config::{Config, describe, import_pgbouncer};
 
 /// A PostgreSQL connection pooler and read/write router.
 #[derive(Debug, Parser)]

@@ -25,8 +25,8 @@ use super::{
 use crate::{
     admin::{ControlRequest, ShutdownMode},
     auth::Credentials,
-    config::{Changes, Config, ConfigError},
-    pool::{Signal, describe},
+    config::{Changes, Config, ConfigError, describe},
+    pool::Signal,
     stats::Totals,
 };
 

@@ -17,12 +17,11 @@ use crate::{
         routing::Routing,
         tunnel, welcome,
     },
-    config::{Config, Database},
+    config::{Config, Database, describe},
     net::{Accepted, ListenOptions, Listener, Peer, Stream, UnixOptions, bind_tcp, bind_unix},
     pool::{
         ClientRecord, Pool, Signal,
         clients::{ClientKey, NewClient, Origin, SHORT_SECRET},
-        describe,
         seats::{Full, Most, Seat},
     },
     protocol::startup::ProtocolVersion,

@@ -6,7 +6,8 @@ use std::{borrow::Cow, io, time::Duration};
 
 use super::routing::Nobody;
 use crate::{
-    pool::{CheckoutError, ClientRecord, Pool, describe},
+    config::describe,
+    pool::{CheckoutError, ClientRecord, Pool},
     protocol::{
         FrameError, SqlState,
         backend::ErrorFields,

@@ -11,8 +11,9 @@ use std::{
 
 use super::login::{LoggedIn, Replication};
 use crate::{
+    config::describe,
     net::{Framed, Stream},
-    pool::{CheckoutError, describe},
+    pool::CheckoutError,
     protocol::{backend::TransactionStatus, encode},
     server::{ServerLogin, connect, connection},
 };

@@ -32,6 +32,18 @@ pub enum ConfigError {
     },
 }
 
+/// An error of any module and what is behind it, in one line: what a log, and a client, is told of it.
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// One thing wrong in a file.
 #[derive(Debug)]
 pub struct Problem {

@@ -45,7 +45,7 @@ pub use self::{
         AuthOverrides, AuthQuery, Database, Host, LONGEST_NAME, MAX_SERVERS, Peer, Server, User,
     },
     diff::{Changes, DatabaseChange, SetError, SettingChange, UserChange},
-    error::{ConfigError, Fault, Location, Problem},
+    error::{ConfigError, Fault, Location, Problem, describe},
     import_pgbouncer::{Imported, import_pgbouncer},
     ini::IniError,
     keys::{Key, Reload, Scope, Section},

@@ -1,18 +1,8 @@
-use std::{error::Error, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use super::{AcceptTls, Acceptor, ConnectTls, Connector, Identity, TlsConfigError};
+use crate::config::describe;
 use crate::net::{Roots, Verify, test_pki::Pki, test_streams};
-
-/// What the operator reads: the error and its causes.
-fn told(error: &TlsConfigError) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        told = format!("{told}: {error}");
-        cause = error.source();
-    }
-    told
-}
 
 #[test]
 fn each_bad_file_is_named_with_what_is_wrong() {
@@ -81,8 +71,8 @@ fn each_bad_file_is_named_with_what_is_wrong() {
             ..pki.connect(Verify::Chain)
         };
         let refused = [
-            told(&Acceptor::load(&accept).unwrap_err()),
-            told(&Connector::load(&connect).unwrap_err()),
+            describe(&Acceptor::load(&accept).unwrap_err()),
+            describe(&Connector::load(&connect).unwrap_err()),
         ];
         for sentence in refused {
             assert!(sentence.contains(what), "{sentence}");
@@ -102,8 +92,8 @@ fn each_bad_file_is_named_with_what_is_wrong() {
             roots: Some(Roots::File(ca)),
             ..pki.connect(Verify::Chain)
         };
-        assert!(told(&Acceptor::load(&accept).unwrap_err()).contains(why));
-        assert!(told(&Connector::load(&connect).unwrap_err()).contains(why));
+        assert!(describe(&Acceptor::load(&accept).unwrap_err()).contains(why));
+        assert!(describe(&Connector::load(&connect).unwrap_err()).contains(why));
     }
 }
 

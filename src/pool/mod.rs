@@ -50,7 +50,7 @@ pub use self::{
     watch::Watch,
 };
 use crate::{
-    config::{PoolMode, PoolSettings},
+    config::{PoolMode, PoolSettings, describe},
     server::{
         Server, ServerLogin, ServerRecord, ServerState,
         connect_error::{ConnectError, ConnectFailure},
@@ -1023,18 +1023,6 @@ fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
     }
-}
-
-/// An error and what is behind it, in one line.
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl std::fmt::Display for PoolName {

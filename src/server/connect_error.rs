@@ -154,18 +154,6 @@ impl ConnectError {
             .and_then(|refusal| refusal.sqlstate)
             .unwrap_or(SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION)
     }
-
-    /// The whole chain of causes in one line.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source: Option<&dyn std::error::Error> = Some(&self.failure);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
-    }
 }
 
 impl ServerRefusal {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::auth::{Password, ServerExchangeError};
+use crate::config::describe;
 use crate::net::ReadError;
 use crate::net::{ConnectTls, TlsVersions, Verify};
 use crate::protocol::encode::{Authentication, Report, Severity};
@@ -123,11 +124,11 @@ async fn the_servers_own_error_is_kept_as_it_came() {
         assert_eq!(error.refusal().unwrap().message, sent);
         assert_eq!(error.sqlstate(), SqlState::TOO_MANY_CONNECTIONS);
         assert!(
-            error.chain().ends_with(
+            describe(&error).ends_with(
                 "as user \"alice\" to database \"app\": it answered 53300: no, thank you"
             ),
             "{}",
-            error.chain()
+            describe(&error)
         );
     }
     // An ErrorResponse without fields (CVE-2026-6666).
@@ -307,7 +308,7 @@ async fn a_silent_server_is_left_and_the_error_says_where_and_when() {
     let directory = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(directory.path().join(".s.PGSQL.5432")).unwrap();
     let target = target(directory.path().to_str().unwrap(), 5432);
-    let text = log_in(&target).await.unwrap_err().chain();
+    let text = describe(&log_in(&target).await.unwrap_err());
     let path = directory.path().join(".s.PGSQL.5432");
     assert_eq!(
         text,

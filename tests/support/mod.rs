@@ -36,7 +36,7 @@ use std::{
 };
 
 use ::pgweir::{
-    pool::describe,
+    config::describe,
     sandbox::{Binaries, Cluster},
 };
 

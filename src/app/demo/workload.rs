@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::wire::{Connection, WireError};
-use crate::{pool::describe, stats::Counter};
+use crate::{config::describe, stats::Counter};
 
 /// Name of the demo's user and of its database.
 pub(super) const NAME: &str = "demo";

@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     auth::Credentials,
-    config::{Config, Consistency, Database, PoolSettings, Role, RouteTo},
-    pool::describe,
+    config::{Config, Consistency, Database, PoolSettings, Role, RouteTo, describe},
     route::Wishes,
     server::{Inquiry, catalogue},
     sql::{

@@ -3,7 +3,7 @@
 use crate::auth::Denied;
 use crate::auth::hba::ClientCertificate;
 use crate::client::auth_query::AuthQueryFailure;
-use crate::config::SslMode;
+use crate::config::{SslMode, describe};
 use crate::net::{HandshakeError, ReadError};
 use crate::protocol::encode::{self, Report, Severity};
 use crate::protocol::startup::ProtocolVersion;
@@ -207,13 +207,7 @@ impl LoginFailure {
 impl LoginError {
     /// Everything that is known, for the log, in one line whatever names the client made up.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source: Option<&dyn std::error::Error> = Some(&self.failure);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let mut text = describe(self);
         match &self.failure {
             LoginFailure::Denied(Denied::Password { cause, .. }) => {
                 text.push_str(&format!(" ({cause})"));

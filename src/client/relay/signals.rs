@@ -47,7 +47,7 @@ impl Relay {
             let id = server.record.id;
             self.worker.tasks.spawn(async move {
                 if let Err(error) = target.cancel().await {
-                    let reason = crate::pool::describe(&error);
+                    let reason = crate::config::describe(&error);
                     tracing::warn!(server = id, reason, "cancel request failed");
                 }
                 drop(under_way);

@@ -14,7 +14,8 @@ use tokio::{
 
 use super::Plan;
 use crate::{
-    pool::{Watch, describe},
+    config::describe,
+    pool::Watch,
     route::{HostId, Poll},
     server::{
         ServerLogin,
