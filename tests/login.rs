@@ -29,7 +29,7 @@ use pgweir::{
         Roots, Stream, TlsVersions, Verify,
     },
     protocol::{FrontendTag, SqlState, backend::TransactionStatus, encode},
-    sandbox::Cluster,
+    sandbox::{Cluster, Waited},
     server::{
         ConnectError, Derivations, Found, Inquiry, LookupError, ServerLogin,
         connect::{ConnectTarget, Connected, connect},
@@ -38,8 +38,10 @@ use pgweir::{
     },
 };
 use support::{
+    PgweirBuilder,
     login::{tcp, trusted},
     tls::Authority,
+    wire::{Wire, message, startup},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::spawn_blocking};
@@ -557,4 +559,27 @@ async fn a_clients_keys_log_in_to_a_real_server_with_the_same_verifier() {
         "{}",
         describe(&error)
     );
+}
+
+/// Whoever guesses names learns nothing; whoever reads the log learns why.
+#[tokio::test]
+async fn the_log_tells_what_the_client_is_not_told() {
+    let pooler = PgweirBuilder::without_servers()
+        .server(support::postgres().primary(), "primary")
+        .pgweir("auth_type", "\"plain\"")
+        .start();
+    let mut stranger = Wire::dial(pooler.address()).await;
+    let parameters = [("user", "stranger"), ("database", "postgres")];
+    stranger.send(&startup(&parameters)).await;
+    assert_eq!(stranger.read().await.unwrap().0, b'R');
+    stranger.send(&message(b'p', b"guess\0")).await;
+    let told = stranger.error().await;
+    assert_eq!(
+        told.field('M'),
+        "password authentication failed for user \"stranger\""
+    );
+    let logged = pooler.log().wait_for(0, Duration::from_secs(20), |line| {
+        line.contains("login failed") && line.contains("no such user, or no secret is stored")
+    });
+    assert!(matches!(logged, Waited::Line(_)), "{}", pooler.log().text());
 }

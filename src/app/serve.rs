@@ -17,7 +17,7 @@ use crate::{
         routing::Routing,
         tunnel, welcome,
     },
-    config::{Config, Database, describe},
+    config::{Config, Database},
     net::{Accepted, ListenOptions, Listener, Peer, Stream, UnixOptions, bind_tcp, bind_unix},
     pool::{
         ClientRecord, Pool, Signal,
@@ -214,7 +214,7 @@ async fn authenticate(pooler: &Arc<Pooler>, stream: Stream, peer: Peer) -> Optio
         Ok(login) => Some(login),
         Err(error) => {
             if config.process.log_pooler_errors {
-                tracing::info!(?peer, reason = describe(&error), "login failed");
+                tracing::info!(?peer, reason = error.chain(), "login failed");
             }
             None
         }
