@@ -27,7 +27,7 @@ use crate::{
         Chance, Freshness, Host, HostId, HostState, Need, Patience, Policy, Question, Reason,
         Topology, Verdict, Wishes, decide,
     },
-    session::unit,
+    session::{HOLD_LIMIT, unit},
     sql::{self, Class, Env, Facts, hint},
 };
 
@@ -115,6 +115,8 @@ impl<'k> Explainer<'k> {
         Self {
             env: Env {
                 server_version: known.version,
+                // As long as a message that is looked at.
+                max_len: HOLD_LIMIT,
                 knowledge: &*known.knowledge,
                 ..Env::default()
             },

@@ -109,6 +109,20 @@ mod tests {
             assert!(codes.insert(reason.code()), "{reason:?}");
             let is_sentence = reason.about().ends_with('.') && !reason.about().contains("  ");
             assert!(is_sentence, "{reason:?}: {}", reason.about());
+            // In the console nobody follows a link.
+            assert!(!reason.about().contains("[`"), "{reason:?}");
         }
+    }
+
+    #[test]
+    fn the_documented_tables_are_these() {
+        let page = include_str!("../../docs/routing.md");
+        let (_, page) = page.split_once("## Reasons").expect("a section of its own");
+        let rows = page.lines().filter(|line| line.starts_with("| `"));
+        let told = |reason: Reason| format!("| `{}` | {} |", reason.code(), reason.about());
+        assert_eq!(
+            rows.collect::<Vec<_>>(),
+            Reason::all().map(told).collect::<Vec<_>>()
+        );
     }
 }

@@ -169,7 +169,7 @@ reasons! {
     Malformed = "malformed",
     /// The first word begins no known statement.
     UnknownStatement = "unknown_statement",
-    /// Longer than [`super::Env::max_len`].
+    /// Longer than 64 KiB.
     TooLong = "too_long",
     /// `standard_conforming_strings` is off and a plain string holds a backslash.
     BackslashInString = "backslash_in_string",
