@@ -116,6 +116,10 @@ pub struct Relay {
     drain: bool,
 }
 
+/// An idle client is to cost at most 1.5 KiB (docs/benchmarks.md): this, its record, its task, and what the
+/// allocator adds. What not every client needs goes in a box, as `routing` does.
+const _: () = assert!(size_of::<Relay>() <= 512);
+
 /// What the statistics have of the client's work on its present server.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {

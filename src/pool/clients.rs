@@ -131,6 +131,9 @@ pub struct ClientRecord {
     waker: Mutex<Option<Waker>>,
 }
 
+/// Each idle client has one, and is to cost at most 1.5 KiB in all: see `client::relay`.
+const _: () = assert!(size_of::<ClientRecord>() <= 208);
+
 impl ClientRecord {
     /// What it is doing.
     pub fn state(&self) -> ClientState {

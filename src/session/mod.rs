@@ -209,6 +209,9 @@ pub struct Session {
     writes: Writes,
 }
 
+/// Each idle client has one, and is to cost at most 1.5 KiB in all: see `client::relay`.
+const _: () = assert!(size_of::<Session>() <= 272);
+
 impl Session {
     /// A session that begins with the settings of its startup packet. `id` is never used twice.
     pub fn new(id: u64, mode: Mode, interners: Arc<Interners>, startup: Arc<Settings>) -> Self {
