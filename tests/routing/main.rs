@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cascade;
 mod faults;
 mod freshness;
 mod hints;
