@@ -20,6 +20,7 @@ mod support;
 mod cascade;
 mod faults;
 mod freshness;
+mod hidden;
 mod hints;
 mod rerun;
 mod stage;
