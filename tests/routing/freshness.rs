@@ -10,6 +10,7 @@ use ::pgweir::sandbox::Cluster;
 use crate::{
     stage::{back_on_replicas, console, database, own, pooler, shared},
     support::{
+        eventually,
         raw::{Raw, bind, execute, parse, query, sync},
         servers::{WHO, catch_up},
     },
@@ -247,4 +248,32 @@ fn a_read_waits_for_a_replica_where_it_is_told_to() {
         cluster.replica(1).resume_replay().unwrap();
         assert_eq!(read.join().unwrap(), "replica1|1");
     });
+}
+
+/// A strong read sees what was written past the pooler, of which nobody has told it.
+#[test]
+fn a_strong_read_sees_what_others_wrote_by_another_way() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler(&cluster, &name, |it| it.pool("consistency", "\"strong\""));
+    let mut reader = Raw::connect(pooler.address(), &name);
+    for id in 0..20 {
+        let count = format!("{WHO}, count(*) FROM t");
+        // A replica has come to all that is known of the primary, and goes no further.
+        eventually("a replica serves", || {
+            !reader.value(&count).starts_with("primary")
+        });
+        cluster
+            .replicas()
+            .iter()
+            .for_each(|it| it.pause_replay().unwrap());
+        let write = format!("INSERT INTO t VALUES ({id})");
+        cluster.primary().psql_in(&name, &write).unwrap();
+        assert_eq!(reader.value(&count), format!("primary|{}", id + 1));
+        cluster
+            .replicas()
+            .iter()
+            .for_each(|it| it.resume_replay().unwrap());
+        catch_up(&cluster);
+    }
 }
