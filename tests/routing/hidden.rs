@@ -32,6 +32,10 @@ fn pooler(settings: &[(&str, &str)]) -> (Pgweir, String) {
     eventually("a replica serves", || {
         connect(pooler.address(), &name).value(WHO) != "primary"
     });
+    eventually("all are known", || {
+        let lines = console(&pooler, "SHOW REPLICAS");
+        !lines.iter().any(|line| line.contains("|unknown|"))
+    });
     let primary = format!(":{}", cluster.primary().port());
     let lines = console(&pooler, "SHOW REPLICAS");
     for columns in lines.iter().map(|line| line.split('|').collect::<Vec<_>>()) {
