@@ -141,23 +141,35 @@ fn promises_are_kept_when_the_primary_dies() {
     });
 }
 
+/// What each read needs to be stale is a matter of luck, and on a busy machine of much of it: so this goes on,
+/// longer each time, until everything has been caught once.
 #[test]
 fn without_promises_the_same_load_is_caught() {
-    let stage = Stage::new(false);
-    stage.delay_replay([200, 0]);
-    stage.perform(u64::from(process::id()), || load(Duration::from_secs(2)));
-    let history = stage.world.take_history();
-    let violations = judge(&stage, &history, stage.cluster.primary());
-    let found = tally(&violations);
-    for promise in [
+    let mut missing = vec![
         Promise::OwnWrites,
         Promise::Monotonic,
         Promise::Token,
         Promise::Shared,
         Promise::Strong,
-    ] {
-        assert!(found.contains_key(&promise), "{promise:?} is not caught");
+    ];
+    for round in 1..=5 {
+        let found = broken_without_promises(round);
+        missing.retain(|promise| !found.contains(promise));
+        if missing.is_empty() {
+            return;
+        }
     }
+    panic!("not caught: {missing:?}");
+}
+
+fn broken_without_promises(round: u32) -> Vec<Promise> {
+    let stage = Stage::new(false);
+    stage.delay_replay([200, 0]);
+    let seed = u64::from(process::id().wrapping_add(round));
+    stage.perform(seed, || load(round * Duration::from_secs(2)));
+    let history = stage.world.take_history();
+    let violations = judge(&stage, &history, stage.cluster.primary());
+    let found = tally(&violations);
     // Of what does not rest on promises, nothing is broken.
     for promise in [
         Promise::NothingInvented,
@@ -166,4 +178,5 @@ fn without_promises_the_same_load_is_caught() {
     ] {
         assert!(!found.contains_key(&promise), "{promise:?}");
     }
+    found.into_keys().collect()
 }
