@@ -18,7 +18,10 @@
 
 use std::collections::VecDeque;
 
-use super::{refusal::Refusal, revoke::Revoke, server_state::UnnamedId, statements::StatementId};
+use super::{
+    refusal::Refusal, revoke::Revoke, server_state::UnnamedId, statements::StatementId,
+    unnamed::UnnamedStatement,
+};
 use crate::protocol::BackendTag;
 
 /// A reply that cannot belong to what was asked.
@@ -449,6 +452,12 @@ impl Pipeline {
     #[inline]
     pub(super) fn may_be_ignored(&self) -> bool {
         self.counts.unsynced > 0
+    }
+
+    /// The unnamed statement with this serial number never came to be; `before` was what the client had.
+    pub(super) fn skip_unnamed(&mut self, ignored: u64, before: &mut UnnamedStatement) {
+        let revokes = self.expected.iter_mut().flat_map(|it| &mut it.revokes);
+        revokes.for_each(|revoke| revoke.skip_unnamed(ignored, before));
     }
 
     /// The unnamed statement `refused` never came to be: nothing that is owed may bring it back.

@@ -93,6 +93,16 @@ impl Revoke {
         }
     }
 
+    /// The unnamed statement with this serial number never came to be, as its Parse was ignored: what
+    /// comes out if this is taken back is the one before it.
+    pub(super) fn skip_unnamed(&mut self, ignored: u64, before: &mut UnnamedStatement) {
+        if let Self::Unnamed { previous, .. } = self
+            && previous.serial == ignored
+        {
+            *previous = std::mem::take(before);
+        }
+    }
+
     /// The unnamed statement `refused` never came to be: it is not what comes out if this is taken
     /// back.
     pub(super) fn forget_unnamed(&mut self, refused: UnnamedId) {
@@ -126,16 +136,9 @@ impl Session {
         {
             self.interners.statements.retire(statement);
         }
-        if let Some(Subject::Unnamed(serial)) = refused
+        let refused = refused
             .filter(|it| it.disposition == Disposition::Forward)
-            .map(|it| it.subject)
-        {
-            let refused = UnnamedId {
-                client: self.id,
-                serial,
-            };
-            server.pipeline.forget_unnamed(refused);
-        }
+            .map(|it| it.subject);
         for (distance, mut expected) in voided.into_iter().rev().enumerate() {
             let cause = if distance == first {
                 Cause::Refused(sqlstate)
@@ -143,7 +146,30 @@ impl Session {
                 Cause::Ignored
             };
             server.take_back(&expected, cause);
+            if cause == Cause::Ignored {
+                self.skip_unnamed(&mut expected, server);
+            }
             self.take_back_one(&mut expected, cause);
+        }
+        if let Some(Subject::Unnamed(serial)) = refused {
+            let refused = UnnamedId {
+                client: self.id,
+                serial,
+            };
+            server.pipeline.forget_unnamed(refused);
+        }
+    }
+
+    /// A later batch may have replaced what an ignored Parse was to make, and be taken back in its turn.
+    fn skip_unnamed(&self, ignored: &mut Expected, server: &mut ServerState) {
+        for revoke in &mut ignored.revokes {
+            if let Revoke::Unnamed {
+                serial, previous, ..
+            } = revoke
+                && self.unnamed.serial != *serial
+            {
+                server.pipeline.skip_unnamed(*serial, previous);
+            }
         }
     }
 
