@@ -7,6 +7,8 @@
 //! Invariants: only a proved read, a transaction that can only read, or what was told to go to a replica
 //! by name goes to one. The primary is fresh enough for everything.
 
+use std::ops::Range;
+
 use super::{
     HostId, Poll, Reason, Topology,
     balance::{self, Chance},
@@ -307,8 +309,12 @@ impl<'a> Search<'a> {
             return true;
         }
         let may_move = is_eventual || self.topology.position(freshness.seen).is_some();
-        let mut others = 0..self.topology.hosts().len().min(MAX_HOSTS);
-        may_move && others.any(|other| self.may_serve_as_replica(other))
+        may_move && self.ids().any(|other| self.may_serve_as_replica(other))
+    }
+
+    /// All hosts.
+    fn ids(&self) -> Range<HostId> {
+        0..self.topology.hosts().len().min(MAX_HOSTS)
     }
 
     fn is_up(&self, id: HostId) -> bool {
@@ -369,8 +375,8 @@ impl<'a> Search<'a> {
 
     /// No host may serve the read as things are: wait, or go to the primary.
     fn without_candidate(&self, must_be_replica: bool) -> Verdict {
-        let hosts = 0..self.topology.hosts().len().min(MAX_HOSTS);
-        let obstacles = hosts
+        let obstacles = self
+            .ids()
             .filter(|id| self.is_up(*id))
             .filter_map(|id| self.obstacle(id));
         // The least of the obstacles: what stands in the way of the host that is nearest to serving.
@@ -416,7 +422,8 @@ impl<'a> Search<'a> {
             return false;
         };
         let hosts = self.topology.hosts();
-        (0..hosts.len().min(MAX_HOSTS)).any(|id| self.is_up(id) && hosts[id].replayed() >= position)
+        self.ids()
+            .any(|id| self.is_up(id) && hosts[id].replayed() >= position)
     }
 }
 

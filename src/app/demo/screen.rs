@@ -104,7 +104,7 @@ impl Figures {
 
     /// Lines that fit a terminal of 80 columns.
     fn panel(&self) -> Vec<String> {
-        let idle = self.clients_active + self.clients_waiting;
+        let busy = self.clients_active + self.clients_waiting;
         let mut lines = vec![
             String::new(),
             line(
@@ -114,7 +114,7 @@ impl Figures {
                     "{} with a server, {} waiting for one, {} idle",
                     self.clients_active,
                     self.clients_waiting,
-                    self.clients.saturating_sub(idle),
+                    self.clients.saturating_sub(busy),
                 ),
             ),
             line(
