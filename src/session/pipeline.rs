@@ -18,10 +18,7 @@
 
 use std::collections::VecDeque;
 
-use super::{
-    refusal::Refusal, revoke::Revoke, server_state::UnnamedId, statements::StatementId,
-    unnamed::UnnamedStatement,
-};
+use super::{refusal::Refusal, revoke::Revoke, statements::StatementId, unnamed::UnnamedStatement};
 use crate::protocol::BackendTag;
 
 /// A reply that cannot belong to what was asked.
@@ -454,17 +451,11 @@ impl Pipeline {
         self.counts.unsynced > 0
     }
 
-    /// The unnamed statement with this serial number never came to be; `before` was what the client had.
-    pub(super) fn skip_unnamed(&mut self, ignored: u64, before: &mut UnnamedStatement) {
+    /// The unnamed statement with this serial number never came to be: whatever is owed and taken back
+    /// brings back `instead`.
+    pub(super) fn replace_unnamed(&mut self, serial: u64, instead: &mut UnnamedStatement) {
         let revokes = self.expected.iter_mut().flat_map(|it| &mut it.revokes);
-        revokes.for_each(|revoke| revoke.skip_unnamed(ignored, before));
-    }
-
-    /// The unnamed statement `refused` never came to be: nothing that is owed may bring it back.
-    pub(super) fn forget_unnamed(&mut self, refused: UnnamedId) {
-        for revoke in self.expected.iter_mut().flat_map(|e| &mut e.revokes) {
-            revoke.forget_unnamed(refused);
-        }
+        revokes.for_each(|revoke| revoke.replace_unnamed(serial, instead));
     }
 
     /// Whether the oldest reply is one of ours, and the client waits for nothing else.

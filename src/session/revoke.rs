@@ -12,7 +12,7 @@ use super::{
     Session,
     pipeline::{Disposition, Expected, Request, Subject},
     sequences::Sequences,
-    server_state::{ServerState, Unnamed, UnnamedId},
+    server_state::{ServerState, Unnamed},
     statements::{ClientStatements, Presence, Statement},
     unnamed::UnnamedStatement,
 };
@@ -47,11 +47,9 @@ pub(super) enum Revoke {
         serial: u64,
         /// The client's old one.
         previous: UnnamedStatement,
-        /// The server's old one.
-        server: Unnamed,
     },
     /// The server is being given the client's unnamed statement, or rid of another's.
-    ServerUnnamed(Unnamed),
+    ServerUnnamed,
     /// Other clients' sequence values are being discarded.
     Sequences(Sequences),
     /// Nothing. The client's name is taken, and the server, which knows it by another, is to say so.
@@ -93,29 +91,13 @@ impl Revoke {
         }
     }
 
-    /// The unnamed statement with this serial number never came to be, as its Parse was ignored: what
-    /// comes out if this is taken back is the one before it.
-    pub(super) fn skip_unnamed(&mut self, ignored: u64, before: &mut UnnamedStatement) {
+    /// The unnamed statement with this serial number never came to be: `instead` is what comes out if
+    /// this is taken back.
+    pub(super) fn replace_unnamed(&mut self, serial: u64, instead: &mut UnnamedStatement) {
         if let Self::Unnamed { previous, .. } = self
-            && previous.serial == ignored
+            && previous.serial == serial
         {
-            *previous = std::mem::take(before);
-        }
-    }
-
-    /// The unnamed statement `refused` never came to be: it is not what comes out if this is taken
-    /// back.
-    pub(super) fn forget_unnamed(&mut self, refused: UnnamedId) {
-        let (Self::Unnamed { server, .. } | Self::ServerUnnamed(server)) = self else {
-            return;
-        };
-        if *server == Unnamed::Is(refused) {
-            *server = Unnamed::None;
-        }
-        if let Self::Unnamed { previous, .. } = self
-            && previous.serial == refused.serial
-        {
-            *previous = UnnamedStatement::default();
+            *previous = std::mem::take(instead);
         }
     }
 }
@@ -136,9 +118,6 @@ impl Session {
         {
             self.interners.statements.retire(statement);
         }
-        let refused = refused
-            .filter(|it| it.disposition == Disposition::Forward)
-            .map(|it| it.subject);
         for (distance, mut expected) in voided.into_iter().rev().enumerate() {
             let cause = if distance == first {
                 Cause::Refused(sqlstate)
@@ -146,30 +125,31 @@ impl Session {
                 Cause::Ignored
             };
             server.take_back(&expected, cause);
-            if cause == Cause::Ignored {
-                self.skip_unnamed(&mut expected, server);
-            }
+            self.hand_down_unnamed(&mut expected, cause, server);
             self.take_back_one(&mut expected, cause);
-        }
-        if let Some(Subject::Unnamed(serial)) = refused {
-            let refused = UnnamedId {
-                client: self.id,
-                serial,
-            };
-            server.pipeline.forget_unnamed(refused);
         }
     }
 
-    /// A later batch may have replaced what an ignored Parse was to make, and be taken back in its turn.
-    fn skip_unnamed(&self, ignored: &mut Expected, server: &mut ServerState) {
-        for revoke in &mut ignored.revokes {
-            if let Revoke::Unnamed {
-                serial, previous, ..
-            } = revoke
-                && self.unnamed.serial != *serial
-            {
-                server.pipeline.skip_unnamed(*serial, previous);
+    /// A later batch may have replaced what this Parse was to make, and be taken back in its turn: to what
+    /// was there before, or to nothing if the Parse was refused, which drops that.
+    fn hand_down_unnamed(&self, gone: &mut Expected, cause: Cause, server: &mut ServerState) {
+        let pipeline = &mut server.pipeline;
+        match (cause, gone.subject) {
+            (Cause::Ignored, _) => {
+                for revoke in &mut gone.revokes {
+                    if let Revoke::Unnamed { serial, previous } = revoke
+                        && self.unnamed.serial != *serial
+                    {
+                        pipeline.replace_unnamed(*serial, previous);
+                    }
+                }
             }
+            (Cause::Refused(_), Subject::Unnamed(serial))
+                if gone.disposition == Disposition::Forward =>
+            {
+                pipeline.replace_unnamed(serial, &mut UnnamedStatement::default());
+            }
+            (Cause::Refused(_), _) => {}
         }
     }
 
@@ -193,9 +173,9 @@ impl Session {
                     statement,
                 } => self.statements.insert(&client_name, statement),
                 Revoke::Names(names) => self.statements.restore(names),
-                Revoke::Unnamed {
-                    serial, previous, ..
-                } if cause == Cause::Ignored && self.unnamed.serial == serial => {
+                Revoke::Unnamed { serial, previous }
+                    if cause == Cause::Ignored && self.unnamed.serial == serial =>
+                {
                     self.unnamed = previous;
                 }
                 _ => {}
@@ -239,7 +219,7 @@ impl ServerState {
                 Revoke::Evicted(statement) => self.statements.insert_doubtful(statement),
                 Revoke::Sequences(before) => self.sequences = *before,
                 // A later batch may have given it another one since: which, is not worth knowing.
-                Revoke::Unnamed { .. } | Revoke::ServerUnnamed(_) if cause == Cause::Ignored => {
+                Revoke::Unnamed { .. } | Revoke::ServerUnnamed if cause == Cause::Ignored => {
                     self.unnamed = Unnamed::Unknown;
                 }
                 _ => {}
