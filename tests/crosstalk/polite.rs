@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, TryStreamExt as _, future::join_all, pin_mut};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{
-    AsyncMessage, Error, NoTls, SimpleQueryMessage, Statement, error::SqlState, types::ToSql,
+    AsyncMessage, Error, SimpleQueryMessage, Statement, error::SqlState, types::ToSql,
 };
 
 use crate::{
@@ -291,11 +291,7 @@ impl Polite {
         let delay = Duration::from_micros(self.dice.below(12_000) as u64);
         let cancel = async {
             sleep(delay).await;
-            self.session
-                .cancel_token()
-                .cancel_query(NoTls)
-                .await
-                .unwrap();
+            self.session.cancel().await;
         };
         let sql = "SELECT $1::text FROM pg_sleep(0.006)";
         let parameters: [&(dyn ToSql + Sync); 1] = [&self.tag];

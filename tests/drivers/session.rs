@@ -2,12 +2,14 @@
 
 use std::{future::poll_fn, sync::mpsc};
 
-use tokio::task::JoinSet;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, task::JoinSet};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, config::Host};
 
 /// A client; dropping it ends the connection.
 pub(crate) struct Session {
     client: Client,
+    /// Where a request to cancel goes.
+    address: (String, u16),
     messages: mpsc::Receiver<AsyncMessage>,
     /// Drives the connection; aborted when dropped.
     driver: JoinSet<()>,
@@ -35,6 +37,10 @@ impl Session {
     pub(crate) async fn connect_with(url: &str, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config: Config = url.parse().unwrap();
         configure(&mut config);
+        let [Host::Tcp(host)] = config.get_hosts() else {
+            panic!("one host, by TCP: {url}");
+        };
+        let address = (host.clone(), config.get_ports()[0]);
         let (client, mut connection) = config.connect(NoTls).await.unwrap();
         let (sender, messages) = mpsc::channel();
         let mut driver = JoinSet::new();
@@ -46,9 +52,23 @@ impl Session {
         });
         Self {
             client,
+            address,
             messages,
             driver,
         }
+    }
+
+    /// Asks to cancel what runs, and waits until the other end has dealt with it, as libpq does.
+    ///
+    /// `CancelToken::cancel_query` is back as soon as the request is sent: it may still stop what the client asks
+    /// for next.
+    pub(crate) async fn cancel(&self) {
+        let (host, port) = &self.address;
+        let mut stream = TcpStream::connect((host.as_str(), *port)).await.unwrap();
+        let token = self.client.cancel_token();
+        token.cancel_query_raw(&mut stream, NoTls).await.unwrap();
+        let rest = stream.read_to_end(&mut Vec::new()).await;
+        assert_eq!(rest.unwrap(), 0, "nothing answers a request to cancel");
     }
 
     /// The notices and notifications since the last call.
@@ -62,6 +82,7 @@ impl Session {
             client,
             mut driver,
             messages,
+            ..
         } = self;
         drop(client);
         driver.join_next().await;

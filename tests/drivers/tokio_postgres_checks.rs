@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, TryStreamExt as _, future::join_all, pin_mut};
 use tokio::time::sleep;
 use tokio_postgres::{
-    Error, NoTls,
+    Error,
     binary_copy::BinaryCopyInWriter,
     error::SqlState,
     types::{ToSql, Type},
@@ -301,7 +301,7 @@ async fn a_cancel_stops_its_own_query_only() {
     for n in 0..5_i32 {
         let cancel = async {
             sleep(Duration::from_millis(50)).await;
-            victim.cancel_token().cancel_query(NoTls).await.unwrap();
+            victim.cancel().await;
         };
         let (stopped, calm, ()) = tokio::join!(
             victim.query("SELECT pg_sleep(60)", &[]),
@@ -310,7 +310,7 @@ async fn a_cancel_stops_its_own_query_only() {
         );
         assert_eq!(state(&stopped.unwrap_err()), &SqlState::QUERY_CANCELED);
         assert_eq!(calm.unwrap(), "calm");
-        victim.cancel_token().cancel_query(NoTls).await.unwrap(); // Idle: stops nothing.
+        victim.cancel().await; // Idle: stops nothing.
         assert_eq!(
             victim
                 .query_one_scalar::<i32, _>("SELECT $1::int4", &[&n])
