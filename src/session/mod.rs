@@ -18,6 +18,7 @@
 mod client_bytes;
 mod dialect;
 mod effects;
+pub mod expected;
 mod named;
 pub mod outbox;
 pub mod pipeline;

@@ -10,7 +10,7 @@ use super::{
     Batch, Outbox, ServerState, Session,
     client_bytes::Message,
     effects::{DEALLOCATING, Runs},
-    pipeline::{Disposition, Expected, Fake, OnBehalf, Request, Subject},
+    expected::{Disposition, Expected, Fake, OnBehalf, Request, Subject},
     refusal::Refusal,
     revoke::Revoke,
     server_state::Unnamed,

@@ -6,7 +6,7 @@
 
 use super::{
     Outbox, ServerState, Session,
-    pipeline::{Disposition, Expected, Request},
+    expected::{Disposition, Expected, Request},
     unit::Place,
 };
 use crate::{

@@ -10,7 +10,7 @@
 
 use super::{
     Batch, Outbox, ServerState, Session,
-    pipeline::{Disposition, Expected, OnBehalf, Request, Subject},
+    expected::{Disposition, Expected, OnBehalf, Request, Subject},
     revoke::Revoke,
 };
 use crate::protocol::{

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{
     Session,
-    pipeline::{Disposition, Expected, Request, Subject},
+    expected::{Disposition, Expected, Request, Subject},
     sequences::Sequences,
     server_state::{ServerState, Unnamed},
     statements::{ClientStatements, Presence, Statement},

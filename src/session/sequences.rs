@@ -10,7 +10,7 @@
 use super::{
     Batch, Outbox, ServerState, Session,
     effects::Runs,
-    pipeline::{Disposition, Expected, OnBehalf, Request},
+    expected::{Disposition, Expected, OnBehalf, Request},
     refusal::Refusal,
     revoke::Revoke,
     server_state::Unnamed,

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::{
     Batch, HOLD_LIMIT, Outbox, ServerState, Session,
     effects::HIDING,
+    expected::{Disposition, Expected, Fake, OnBehalf},
     named::{REFUSED, TAKEN},
-    pipeline::{Desync, Disposition, Expected, Fake, OnBehalf, Step},
+    pipeline::{Desync, Step},
     probe::{self, Findings, PinReason, Pins, StateCheck},
     revoke::{Cause, Revoke},
     server_state::Streaming,

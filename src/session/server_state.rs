@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    pipeline::{Disposition, OnBehalf, Pipeline, Request, Step},
+    expected::{Disposition, OnBehalf, Request},
+    pipeline::{Pipeline, Step},
     retry::KeptBatch,
     revoke::Cause,
     sequences::Sequences,

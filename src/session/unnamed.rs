@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::{
     Outbox, ServerState, Session,
     effects::Runs,
+    expected::{Disposition, Expected, OnBehalf, Request, Subject},
     named::Rewritten,
-    pipeline::{Disposition, Expected, OnBehalf, Request, Subject},
     revoke::Revoke,
     server_state::{Unnamed, UnnamedId},
     statements::Statement,
