@@ -249,13 +249,26 @@ impl Failure {
 
     /// No server can have what the client asks.
     pub fn nobody(nobody: Nobody) -> Self {
-        let (sqlstate, message, detail, hint) = nobody.describe();
+        let (message, detail) = match nobody {
+            Nobody::Primary(limit) => (
+                "no server of this database takes writes at present",
+                format!("primary_wait_timeout is {limit:?}."),
+            ),
+            Nobody::Replica => (
+                "no replica can serve this statement",
+                "The route, or primary_reads, asks for a replica.".to_owned(),
+            ),
+            Nobody::Token => (
+                "the primary does not tell its position, so there is no token",
+                "It was waited for as long as lag_wait_timeout allows.".to_owned(),
+            ),
+        };
         Self {
             severity: Severity::Error,
-            sqlstate,
+            sqlstate: SqlState::CANNOT_CONNECT_NOW,
             message: message.into(),
             detail,
-            hint,
+            hint: "SHOW REPLICAS in the console tells what each server was seen to be.",
         }
     }
 

@@ -4,6 +4,8 @@
 //! it wishes, what it waits for) and turns them into a pool. Reads no bytes itself and touches no
 //! connection. Clients of a database with one server have none of this.
 
+mod wished;
+
 use std::{
     hash::BuildHasher,
     net::IpAddr,
@@ -15,20 +17,17 @@ use std::{
 use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
+use self::wished::Wished;
 use crate::{
-    config::{Consistency, ConsistencyScope, OnLag, PoolMode, PoolSettings, RouteTo},
+    config::{ConsistencyScope, OnLag, PoolMode, PoolSettings, RouteTo},
     pool::{ClientRecord, Cluster, Hosts, Pool, Watch, clients::Origin, watch::SharedWrite},
-    protocol::SqlState,
     route::{
         self, Chance, Decision, Freshness, HostId, Need, Patience, Policy, Poll, Question, Reason,
         Token, Verdict, Wishes,
     },
-    session::{Kind, Place, Session, Settings, Unit, unit::Hints},
+    session::{Kind, Place, Session, Unit},
     sql,
 };
-
-/// The setting that a session's token is told, and set, by.
-const TOKEN: &[u8] = b"pgweir.token";
 
 /// How long a read waits to get back to a replica that is keeping up: a poll and a round of replay take
 /// a millisecond or two.
@@ -60,16 +59,6 @@ pub enum Nobody {
     Replica,
     /// It asks for a token, and where the primary is cannot be found out.
     Token,
-}
-
-/// What the settings of a session wish, kept as long as the settings stay the same.
-#[derive(Debug)]
-struct Wished {
-    /// Of these settings.
-    of: Arc<Settings>,
-    route: RouteTo,
-    consistency: Consistency,
-    shared: Option<Arc<SharedWrite>>,
 }
 
 /// A primary to which no connection could be made.
@@ -134,7 +123,7 @@ impl Routing {
             hosts,
             watch,
             freshness: Freshness {
-                token: own_token(session.settings()),
+                token: wished::own_token(session.settings()),
                 ..Freshness::default()
             },
             wished,
@@ -247,7 +236,7 @@ impl Routing {
         }
         self.shared_by_comment = None;
         if let Some(hints) = &unit.hints {
-            read_hints(hints, &mut wishes, &mut freshness);
+            wished::read_hints(hints, &mut wishes, &mut freshness);
             let key = hints.key.as_deref();
             self.shared_by_comment = key.map(|key| self.watch.shared(key));
         }
@@ -505,7 +494,7 @@ impl Routing {
                 self.watch = watch;
                 // Positions of polls that another watch has counted mean nothing to this one.
                 self.freshness = Freshness {
-                    token: own_token(session.settings()),
+                    token: wished::own_token(session.settings()),
                     ..Freshness::default()
                 };
                 self.begin_pin();
@@ -519,7 +508,7 @@ impl Routing {
         }
         if !Arc::ptr_eq(&self.wished.of, session.settings()) {
             self.wished = Wished::read(session.settings(), settings, &self.watch);
-            let token = own_token(session.settings());
+            let token = wished::own_token(session.settings());
             // What it was told is no more than it has anyway, and must not outlive its history.
             if token.is_none() || token != self.told {
                 self.freshness.token = token;
@@ -543,7 +532,7 @@ impl Routing {
         let position = own.map_or(position, |token| token.position.max(position));
         let token = Token { history, position };
         self.told = Some(token);
-        session.insert_setting(TOKEN, token.to_string().as_bytes());
+        session.insert_setting(wished::TOKEN, token.to_string().as_bytes());
         true
     }
 }
@@ -551,22 +540,6 @@ impl Routing {
 impl Drop for Routing {
     fn drop(&mut self) {
         self.stop_work();
-    }
-}
-
-impl Wished {
-    fn read(of: &Arc<Settings>, settings: &PoolSettings, watch: &Watch) -> Self {
-        let word = |name: &[u8]| of.value(name).and_then(|value| str::from_utf8(value).ok());
-        let route = word(b"pgweir.route").and_then(RouteTo::from_word);
-        let consistency = word(b"pgweir.consistency").and_then(Consistency::from_word);
-        let key = of.value(b"pgweir.key").filter(|key| !key.is_empty());
-        let is_by_key = settings.consistency_scope == ConsistencyScope::Key;
-        Self {
-            of: Arc::clone(of),
-            route: route.unwrap_or(settings.route),
-            consistency: consistency.unwrap_or(settings.consistency),
-            shared: key.filter(|_| is_by_key).map(|key| watch.shared(key)),
-        }
     }
 }
 
@@ -580,57 +553,4 @@ fn hash_of(origin: Origin) -> u64 {
         Origin::Unix => 0,
     };
     FixedState::default().hash_one(bits)
-}
-
-/// The token that a session was told to be as fresh as.
-fn own_token(settings: &Settings) -> Option<Token> {
-    let token = settings.value(TOKEN);
-    token.filter(|token| !token.is_empty()).map(Token::read)
-}
-
-fn read_hints(hints: &Hints, wishes: &mut Wishes, freshness: &mut Freshness) {
-    wishes.hint(hints.route.as_deref(), hints.consistency.as_deref());
-    if let Some(token) = &hints.token {
-        let token = Token::read(token);
-        let own = freshness.token;
-        freshness.token = Some(own.map_or(token, |own| own.joined(token)));
-    }
-}
-
-impl Nobody {
-    /// How the client is told.
-    pub fn describe(self) -> (SqlState, &'static str, String, &'static str) {
-        match self {
-            Self::Primary(limit) => (
-                SqlState::CANNOT_CONNECT_NOW,
-                "no server of this database takes writes at present",
-                format!("primary_wait_timeout is {limit:?}."),
-                "SHOW REPLICAS in the console tells what each server was seen to be.",
-            ),
-            Self::Replica => (
-                SqlState::CANNOT_CONNECT_NOW,
-                "no replica can serve this statement",
-                "The route, or primary_reads, asks for a replica.".to_owned(),
-                "SHOW REPLICAS in the console tells what each server was seen to be.",
-            ),
-            Self::Token => (
-                SqlState::CANNOT_CONNECT_NOW,
-                "the primary does not tell its position, so there is no token",
-                "It was waited for as long as lag_wait_timeout allows.".to_owned(),
-                "SHOW REPLICAS in the console tells what each server was seen to be.",
-            ),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sql::hint::Own;
-
-    #[test]
-    fn a_session_may_set_what_the_configuration_may_say() {
-        assert_eq!(Own::Route.words(), Some(RouteTo::WORDS));
-        assert_eq!(Own::Consistency.words(), Some(Consistency::WORDS));
-    }
 }
