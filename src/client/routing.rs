@@ -23,7 +23,7 @@ use crate::{
     pool::{ClientRecord, Cluster, Hosts, Pool, Watch, clients::Origin, watch::SharedWrite},
     route::{
         self, Chance, Decision, Freshness, HostId, Need, Patience, Policy, Poll, Question, Reason,
-        Token, Verdict, Wishes,
+        Token, Verdict, Visit, Wishes,
     },
     session::{Kind, Place, Session, Unit},
     sql,
@@ -83,6 +83,8 @@ pub struct Routing {
     shared_by_comment: Option<Arc<SharedWrite>>,
     /// Where the present unit was sent, and why.
     decision: Option<Decision>,
+    /// The topology's epoch in which that was decided.
+    epoch: u64,
     /// Whether that only reads.
     is_read: bool,
     /// The host on which it is counted as being at work.
@@ -130,6 +132,7 @@ impl Routing {
             told: None,
             shared_by_comment: None,
             decision: None,
+            epoch: 0,
             is_read: false,
             at_work: None,
             stake: None,
@@ -167,6 +170,8 @@ impl Routing {
         if unit.shows_token && !self.tell_token(session) {
             return self.wait_until(settings.lag_wait_timeout, Nobody::Token, now);
         }
+        // Before: a change that the decision may have missed is one behind it.
+        self.epoch = self.watch.topology.epoch();
         let verdict = self.decide(&unit, settings, now);
         match verdict {
             Verdict::Go(decision) if self.is_tried(decision.host, now) => self.wait(now),
@@ -329,6 +334,25 @@ impl Routing {
         self.waiting = None;
         self.decision = Some(decision);
         Arc::clone(self.hosts.pool(decision.host))
+    }
+
+    /// Whether what was decided would be decided again, as far as a wait for a server can have changed that:
+    /// another host may be the primary now, or this one have restarted further back than it was.
+    pub fn holds(&self) -> bool {
+        let Some(decision) = self.decision else {
+            return true;
+        };
+        let topology = &self.watch.topology;
+        let is_same =
+            |visit: Visit| topology.hosts()[visit.host].incarnation() == visit.incarnation;
+        topology.epoch() == self.epoch
+            && self.cluster.is_current(&self.hosts)
+            && decision.visit.is_none_or(is_same)
+    }
+
+    /// What was decided holds no more.
+    pub fn undecide(&mut self) {
+        self.decision = None;
     }
 
     /// How many bytes of the present unit can be run elsewhere.

@@ -86,8 +86,9 @@ impl Cluster {
     /// Does what follows from what the monitor has seen.
     ///
     /// Connections that were made to a server before another one became the primary are replaced when
-    /// they are next given back: what their server is now was not looked at when they were made. And no
-    /// pool goes on waiting after failed connects to a server that is there again.
+    /// they are next given back, and who waits for one chooses again: what their server is now was not
+    /// looked at when they were made. And no pool goes on waiting after failed connects to a server that
+    /// is there again.
     pub(super) fn follow_roles(&self) {
         let hosts = self.hosts();
         let Some(watch) = &hosts.watch else { return };
@@ -98,7 +99,10 @@ impl Cluster {
         }
         let epoch = watch.topology.epoch();
         if hosts.epoch.swap(epoch, Ordering::AcqRel) != epoch {
-            hosts.pools.iter().for_each(Pool::reconnect);
+            for pool in &hosts.pools {
+                pool.reconnect();
+                pool.wake_waiters();
+            }
         }
     }
 }

@@ -332,6 +332,15 @@ impl Pool {
         }
     }
 
+    /// Wakes all who wait: the server may not be what it was when they came.
+    pub(super) fn wake_waiters(&self) {
+        let inner = self.lock();
+        let waiters = inner.waiters.iter();
+        let wakers: Vec<_> = waiters.filter_map(|waiter| waiter.ticket.waker()).collect();
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// Takes back a server that is proved clean. A cancel request under way is waited for first.
     pub fn release(self: &Arc<Self>, server: Box<Server>) {
         self.release_at(server, Instant::now());

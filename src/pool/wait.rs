@@ -34,6 +34,14 @@ impl Ticket {
         *self.lock() = State::Waiting(waker);
     }
 
+    /// Whom to wake to have the client look around, if it is waiting.
+    pub(super) fn waker(&self) -> Option<Waker> {
+        match &*self.lock() {
+            State::Waiting(waker) => Some(waker.clone()),
+            State::Idle | State::Served(_) | State::Failed(_) => None,
+        }
+    }
+
     /// Gives the server to the client, if it is still waiting; answers whom to wake.
     pub(super) fn serve(&self, server: Box<Server>) -> Result<Waker, Box<Server>> {
         let mut state = self.lock();

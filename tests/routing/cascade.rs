@@ -114,7 +114,7 @@ fn what_was_written_is_read_whichever_of_them_is_late() {
 fn it_follows_the_one_it_streams_from_onto_another_timeline() {
     let cluster = cascade();
     let name = database(&cluster, TABLE);
-    let pooler = pooler_by_observation(&cluster, &name);
+    let pooler = pooler_by_observation(&cluster, &name, |it| it);
     let mut raw = Raw::connect(pooler.address(), &name);
     write_and_read(&mut raw, false, 0..5);
     cluster.primary().stop(StopMode::Fast).unwrap();

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use ::pgweir::sandbox::StopMode;
+use ::pgweir::sandbox::{Node, StopMode};
 
 use crate::{
     stage::{console, database, own, pooler, pooler_by_observation},
@@ -103,7 +103,7 @@ fn a_replica_is_killed_and_no_reader_hears_of_it() {
 fn writes_wait_for_the_new_primary_and_none_goes_to_the_old_one() {
     let cluster = own(|builder| builder);
     let name = database(&cluster, TABLE);
-    let pooler = pooler_by_observation(&cluster, &name);
+    let pooler = pooler_by_observation(&cluster, &name, |it| it);
     let [mut first, mut second] = [(); 2].map(|()| Raw::connect(pooler.address(), &name));
     first.run("INSERT INTO t VALUES (1001)");
     let old = cluster.primary();
@@ -139,7 +139,7 @@ fn writes_wait_for_the_new_primary_and_none_goes_to_the_old_one() {
             "{seen}"
         );
     }
-    let count = |node: &::pgweir::sandbox::Node| {
+    let count = |node: &Node| {
         let sql = "SELECT count(*) FROM t";
         node.psql_in(&name, sql).unwrap()
     };
@@ -176,4 +176,65 @@ fn a_restart_of_the_primary_costs_no_statement_that_was_not_begun() {
         });
         await_writes(pooler.address(), &name);
     }
+}
+
+/// A client that is in the queue of the primary when another one takes over: the old one still takes
+/// writes for all it knows, and must not get any.
+#[test]
+fn who_waits_for_a_primary_that_is_replaced_goes_to_the_new_one() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler_by_observation(&cluster, &name, |it| it.pool_size(1));
+    let [mut holder, mut patient] = [(); 2].map(|()| Raw::connect(pooler.address(), &name));
+    holder.run("BEGIN; INSERT INTO t VALUES (1001)");
+    patient.send(&query("INSERT INTO t VALUES (1002)"));
+    eventually("a client is in the queue", || {
+        let clients = console(&pooler, "SHOW CLIENTS");
+        clients.iter().any(|line| line.contains("|waiting|"))
+    });
+    let (old, new) = (cluster.primary(), cluster.replica(0));
+    new.promote().unwrap();
+    // Nobody gives the old one's connection back, and nobody has to.
+    assert_eq!(patient.answers(), ["C INSERT 0 1", "Z I"]);
+    let find = |node: &Node| {
+        let sql = "SELECT string_agg(id::text, ' ') FROM t WHERE id > 1000";
+        node.psql_in(&name, sql).unwrap()
+    };
+    assert_eq!((find(old), find(new)), (String::new(), "1002".to_owned()));
+    // What was begun is the old one's to answer.
+    holder.run("COMMIT");
+    assert_eq!(
+        (find(old), find(new)),
+        ("1001".to_owned(), "1002".to_owned())
+    );
+}
+
+/// The same where all wait, as an operator has it who moves the primary between PAUSE and RESUME.
+#[test]
+fn who_waits_in_a_pause_writes_to_the_primary_that_is_there_then() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler_by_observation(&cluster, &name, |it| it);
+    let mut clients = [(); 4].map(|()| Raw::connect(pooler.address(), &name));
+    console(&pooler, "PAUSE");
+    for (id, client) in (1001..).zip(&mut clients) {
+        client.send(&query(&format!("INSERT INTO t VALUES ({id})")));
+    }
+    eventually("all are in the queue", || {
+        let clients = console(&pooler, "SHOW CLIENTS");
+        let waiting = clients.iter().filter(|line| line.contains("|waiting|"));
+        waiting.count() == 4
+    });
+    cluster.replica(0).promote().unwrap();
+    eventually("the old one is seen to be fenced", || {
+        let replicas = console(&pooler, "SHOW REPLICAS");
+        replicas.iter().any(|line| line.contains("fenced"))
+    });
+    console(&pooler, "RESUME");
+    for client in &mut clients {
+        assert_eq!(client.answers(), ["C INSERT 0 1", "Z I"]);
+    }
+    let count = |node: &Node| node.psql_in(&name, "SELECT count(*) FROM t").unwrap();
+    assert_eq!(count(cluster.primary()), "1000");
+    assert_eq!(count(cluster.replica(0)), "1004");
 }

@@ -56,14 +56,18 @@ pub(crate) fn pooler(
 }
 
 /// As [`pooler`], with servers of which each is what it is found to be.
-pub(crate) fn pooler_by_observation(cluster: &Cluster, database: &str) -> Pgweir {
+pub(crate) fn pooler_by_observation(
+    cluster: &Cluster,
+    database: &str,
+    configure: impl FnOnce(PgweirBuilder) -> PgweirBuilder,
+) -> Pgweir {
     let mut builder = PgweirBuilder::without_servers()
         .pool("slow_start", "0")
         .pool("health_check_interval", "\"200ms\"");
     for node in cluster.nodes() {
         builder = builder.server(node, "auto");
     }
-    let pooler = builder.start();
+    let pooler = configure(builder).start();
     await_service(pooler.address(), database);
     pooler
 }

@@ -150,8 +150,19 @@ impl Relay {
         let (Phase::Waiting { since }, Some(ticket)) = (self.phase, &self.ticket) else {
             return Ok(false);
         };
+        let holds = self.routing.as_ref().is_none_or(|it| it.holds());
         match Pool::poll_wait(ticket, cx) {
-            Poll::Pending => Ok(false),
+            Poll::Pending if holds => Ok(false),
+            Poll::Pending => {
+                self.pool.give_up(ticket);
+                self.choose_again(cx)?;
+                Ok(true)
+            }
+            Poll::Ready(Ok(server)) if !holds => {
+                self.pool.release(server);
+                self.choose_again(cx)?;
+                Ok(true)
+            }
             Poll::Ready(Ok(server)) => {
                 self.attach(server, since, Instant::now())?;
                 self.take_received(cx)?;
@@ -162,6 +173,16 @@ impl Relay {
                 Ok(true)
             }
         }
+    }
+
+    /// The servers have changed since the client entered the queue: the one that it waits for may not be
+    /// the one that its unit must go to.
+    fn choose_again(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        if let Some(routing) = &mut self.routing {
+            routing.undecide();
+        }
+        self.phase = Phase::Undecided;
+        self.take_received(cx)
     }
 
     /// Tells the client that it gets no server for what it asked.
