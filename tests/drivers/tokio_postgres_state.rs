@@ -207,9 +207,15 @@ async fn a_table_that_changes_under_a_prepared_statement() {
         .batch_execute("CREATE TABLE rust_shape (a int4); INSERT INTO rust_shape VALUES (1)")
         .await
         .unwrap();
-    // Slow enough that the clients meet on different servers.
-    let sql = "SELECT s.* FROM rust_shape s, pg_sleep(0.02)";
+    let sql = "SELECT s.* FROM rust_shape s";
+    let everywhere = async |sql| {
+        for done in join_all(clients.iter().map(|client| client.batch_execute(sql))).await {
+            done.unwrap();
+        }
+    };
     for n in 0..3 {
+        // As many as there are servers: each has one, and all of these have the statement then.
+        everywhere("BEGIN").await;
         let statements = join_all(clients.iter().map(|c| c.prepare(sql))).await;
         let statements: Vec<_> = statements.into_iter().map(Result::unwrap).collect();
         // What was prepared after ALTER TABLE has the new shape on whichever server, although its text is an old one.
@@ -221,6 +227,7 @@ async fn a_table_that_changes_under_a_prepared_statement() {
                 [n + 1]
             );
         }
+        everywhere("COMMIT").await;
         clients[0]
             .batch_execute(&format!("ALTER TABLE rust_shape ADD COLUMN c{n} int4"))
             .await
