@@ -146,8 +146,17 @@ impl<'a> Session<'a> {
         session.token = in_comment;
         let most = if part.takes_tokens { 8 } else { 60 };
         let steps = 2 + session.dice.below(most);
-        for _ in 0..steps {
-            if !world.needs(part) || session.step().is_err() {
+        for number in 0..steps {
+            if !world.needs(part) {
+                break;
+            }
+            // What a token is for is the first read: what the session writes promises more than it.
+            let done = if number == 0 && part.takes_tokens {
+                session.read()
+            } else {
+                session.step()
+            };
+            if done.is_err() {
                 break;
             }
         }
