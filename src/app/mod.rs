@@ -306,10 +306,9 @@ impl Pooler {
             self.clients.signal_overdue();
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(POOLS_EVERY) {
-                self.pools.tend();
-                let superseded = self.pools.to_close_fast();
-                if !superseded.is_empty() {
-                    self.clients.signal_superseded(&superseded);
+                let doubtful = self.pools.tend();
+                if !doubtful.is_empty() {
+                    self.clients.signal_superseded(&doubtful);
                 }
                 self.forget_unused_pools();
             }

@@ -38,6 +38,8 @@ pub enum Cause {
     Shutdown,
     /// Its server is closed while it keeps it.
     Superseded,
+    /// Another server has become the primary while it kept the old one.
+    Deposed,
     /// BEGIN in statement mode.
     TransactionInStatementMode,
 }
@@ -124,6 +126,13 @@ impl Failure {
                 "terminating connection because its server connection is replaced",
                 "",
                 "Connect again. The setting server_fast_close decides this.",
+            ),
+            Cause::Deposed => (
+                fatal,
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection because its server is not the primary any more",
+                "",
+                "Connect again. SHOW REPLICAS in the console tells which server is.",
             ),
             Cause::TransactionInStatementMode => (
                 fatal,

@@ -265,6 +265,9 @@ impl Relay {
         if self.record.has_signals() {
             self.on_signals(cx)?;
         }
+        if self.routing.as_ref().is_some_and(|it| it.is_deposed()) {
+            return Err(Ended::failed(Failure::new(Cause::Deposed)));
+        }
         loop {
             let is_client_ready = self.poll_flush_client(cx)?;
             let mut progress = false;

@@ -85,6 +85,8 @@ pub struct Routing {
     decision: Option<Decision>,
     /// The topology's epoch in which that was decided.
     epoch: u64,
+    /// As what that host was chosen.
+    place: Place,
     /// Whether that only reads.
     is_read: bool,
     /// The host on which it is counted as being at work.
@@ -133,6 +135,7 @@ impl Routing {
             shared_by_comment: None,
             decision: None,
             epoch: 0,
+            place: Place::Replica,
             is_read: false,
             at_work: None,
             stake: None,
@@ -324,11 +327,12 @@ impl Routing {
             decision.visit = None;
         }
         let is_primary = primary == Some(decision.host);
-        session.set_place(if is_primary {
+        self.place = if is_primary {
             Place::Primary
         } else {
             Place::Replica
-        });
+        };
+        session.set_place(self.place);
         let is_read = unit.kind == Kind::Read && !is_primary && settings.rerun_reads;
         self.stake = unit.size.filter(|_| is_read);
         self.waiting = None;
@@ -372,6 +376,17 @@ impl Routing {
     /// The host that it is at work on.
     fn host(&self) -> Option<&route::Host> {
         self.watch.topology.hosts().get(self.at_work?)
+    }
+
+    /// Whether the server that it has was given to it as the primary, and another one is that now: what the
+    /// old one still acknowledges is lost.
+    #[inline]
+    pub fn is_deposed(&self) -> bool {
+        let primary = self.watch.topology.primary();
+        self.place == Place::Primary
+            && self
+                .at_work
+                .is_some_and(|host| primary.is_some_and(|it| it != host))
     }
 
     fn stop_work(&mut self) {

@@ -34,7 +34,7 @@ pub enum Signal {
     Drain = 4,
     /// End it now.
     Kill = 8,
-    /// Its server is to be closed: look whether that can be now.
+    /// Its server is to be closed, or not the primary any more: look whether it may be kept.
     Superseded = 16,
 }
 

@@ -88,22 +88,27 @@ impl Cluster {
     /// Connections that were made to a server before another one became the primary are replaced when
     /// they are next given back, and who waits for one chooses again: what their server is now was not
     /// looked at when they were made. And no pool goes on waiting after failed connects to a server that
-    /// is there again.
-    pub(super) fn follow_roles(&self) {
+    /// is there again. Answers the connections that were there when the roles changed: who has one must
+    /// look whether it is still the right one.
+    pub(super) fn follow_roles(&self) -> Vec<u64> {
         let hosts = self.hosts();
-        let Some(watch) = &hosts.watch else { return };
+        let Some(watch) = &hosts.watch else {
+            return Vec::new();
+        };
         for (pool, host) in hosts.pools.iter().zip(watch.topology.hosts()) {
             if matches!(host.state(), HostState::Primary | HostState::Replica) {
                 pool.forgive();
             }
         }
         let epoch = watch.topology.epoch();
-        if hosts.epoch.swap(epoch, Ordering::AcqRel) != epoch {
-            for pool in &hosts.pools {
-                pool.reconnect();
-                pool.wake_waiters();
-            }
+        if hosts.epoch.swap(epoch, Ordering::AcqRel) == epoch {
+            return Vec::new();
         }
+        for pool in &hosts.pools {
+            pool.reconnect();
+            pool.wake_waiters();
+        }
+        hosts.pools.iter().flat_map(|pool| pool.servers()).collect()
     }
 }
 

@@ -289,21 +289,18 @@ impl Pools {
         self.all().iter().for_each(Pool::shut_down);
     }
 
-    /// Servers that are to be closed even while a client keeps them, of all pools.
-    pub fn to_close_fast(&self) -> Vec<u64> {
-        let pools = self.all();
-        pools.iter().flat_map(|pool| pool.to_close_fast()).collect()
-    }
-
-    /// What time brings.
-    pub fn tend(&self) {
+    /// What time brings. Answers the servers whose clients are to look whether they may keep them.
+    pub fn tend(&self) -> Vec<u64> {
         let now = Instant::now();
+        let mut doubtful = Vec::new();
         for cluster in self.clusters() {
-            cluster.follow_roles();
+            doubtful.extend(cluster.follow_roles());
             for pool in &cluster.hosts().pools {
                 pool.tend(now);
+                doubtful.extend(pool.to_close_fast());
             }
         }
+        doubtful
     }
 
     /// Forgets pools that `unwanted` picks and that have neither connections nor clients.

@@ -116,7 +116,7 @@ impl Pool {
     }
 
     /// Servers that are to be closed even while a client keeps them (`server_fast_close`).
-    pub fn to_close_fast(&self) -> Vec<u64> {
+    pub(super) fn to_close_fast(&self) -> Vec<u64> {
         let inner = self.lock();
         if !inner.settings.server_fast_close {
             return Vec::new();
@@ -124,6 +124,11 @@ impl Pool {
         let records = inner.records.values();
         let superseded = records.filter(|record| record.is_close_needed());
         superseded.map(|record| record.id).collect()
+    }
+
+    /// The numbers of its server connections.
+    pub(super) fn servers(&self) -> Vec<u64> {
+        self.lock().records.keys().copied().collect()
     }
 
     /// Whether it has no connection and could not make one lately.

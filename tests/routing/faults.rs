@@ -201,12 +201,26 @@ fn who_waits_for_a_primary_that_is_replaced_goes_to_the_new_one() {
         node.psql_in(&name, sql).unwrap()
     };
     assert_eq!((find(old), find(new)), (String::new(), "1002".to_owned()));
-    // What was begun is the old one's to answer.
-    holder.run("COMMIT");
-    assert_eq!(
-        (find(old), find(new)),
-        ("1001".to_owned(), "1002".to_owned())
-    );
+}
+
+/// A client that keeps a server: in a transaction, or for something that lives in the server's session.
+#[test]
+fn who_keeps_a_primary_that_is_replaced_writes_nothing_to_it_any_more() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler_by_observation(&cluster, &name, |it| it);
+    let [mut begun, mut pinned] = [(); 2].map(|()| Raw::connect(pooler.address(), &name));
+    begun.run("BEGIN; INSERT INTO t VALUES (1001)");
+    pinned.run("LISTEN something");
+    let (old, new) = (cluster.primary(), cluster.replica(0));
+    new.promote().unwrap();
+    for client in [&mut begun, &mut pinned] {
+        assert_eq!(client.answers(), ["E 57P01", "closed"]);
+    }
+    let mut other = Raw::connect(pooler.address(), &name);
+    other.run("INSERT INTO t VALUES (1002)");
+    let count = |node: &Node| node.psql_in(&name, "SELECT count(*) FROM t").unwrap();
+    assert_eq!((count(old), count(new)), ("1000".into(), "1001".into()));
 }
 
 /// The same where all wait, as an operator has it who moves the primary between PAUSE and RESUME.
