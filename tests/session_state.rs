@@ -298,6 +298,30 @@ fn what_a_function_has_set_leaves_with_what_kept_the_server() {
     }
 }
 
+/// In SJIS the second byte of U+8868 is that of a backslash: nothing of a value may be taken for an
+/// escape, or for the end of its literal.
+#[test]
+fn a_value_is_the_same_elsewhere_whatever_the_bytes_of_its_characters() {
+    const HEX: &str = "SELECT encode(convert_to(current_setting('app.word'), 'UTF8'), 'hex')";
+    let mut seats = Seats::new();
+    let mut client = seats.client();
+    client.run("SET client_encoding = 'SJIS'");
+    for (value, hex) in [
+        (r"\8868", "e8a1a8"),
+        (
+            r"\8868'',false);SET work_mem=''3MB'';--",
+            "e8a1a8272c66616c7365293b53455420776f726b5f6d656d3d27334d42273b2d2d",
+        ),
+    ] {
+        client.run(&format!(
+            "SELECT set_config('app.word', U&'{value}', false)"
+        ));
+        seats.switch();
+        assert_eq!(client.value(HEX), hex);
+        nobody_finds_anything(&mut seats, value);
+    }
+}
+
 #[test]
 fn a_statement_prepared_long_ago_sets_what_is_asked_for_later() {
     let mut seats = Seats::new();

@@ -478,12 +478,13 @@ impl Relay {
             &mut answers,
         );
         let sent = server.send(cx, out.finish());
+        // Whatever comes now may be to send the same elsewhere.
+        drop(composed);
         let taken = taken.map_err(|violation| Ended::failed(Failure::violation(&violation)))?;
         if let Err(error) = sent {
             self.on_server_lost(cx, &Failure::server_lost(&self.record, Some(&error)))?;
             return Ok(taken.consumed);
         }
-        drop(composed);
         self.send_to_client(cx, &answers)?;
         if taken.terminate {
             return Err(Ended::Terminated);

@@ -157,8 +157,14 @@ async fn exchange(server: &mut Server, out: &[u8], only_sent: bool) -> Result<()
         server
             .send(cx, std::mem::take(&mut unsent))
             .map_err(RecoverError::Io)?;
-        let flushed = server.poll_flush(cx).map_err(RecoverError::Io)?.is_ready();
         loop {
+            if server.state.pipeline.is_copy_in() {
+                // It has only now said that it waits for data, of which there will be none.
+                let mut end = Vec::new();
+                server.state.interrupt(&mut end);
+                server.send(cx, &end).map_err(RecoverError::Io)?;
+            }
+            let flushed = server.poll_flush(cx).map_err(RecoverError::Io)?.is_ready();
             if flushed && server.state.cleanup() != Cleanup::Drain {
                 return std::task::Poll::Ready(Ok(()));
             }

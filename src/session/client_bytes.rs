@@ -374,6 +374,7 @@ impl Session {
                 Ok(())
             };
         }
+        self.guard_sequences_from_unseen(server, out);
         self.touch(Effects::UNKNOWN);
         self.note_unseen();
         server.statements.doubt_all();
@@ -434,6 +435,8 @@ impl Session {
     ) -> Result<(), Violation> {
         let is_unnamed = message.frame.body().first() == Some(&0);
         if is_unnamed && !message.is_small() {
+            // Not at its Bind: a Query of ours would drop the statement, which nobody could make again.
+            self.guard_sequences_from_unseen(server, out);
             self.parse_streamed(server);
             self.note_unseen();
             Self::forward(message, out);

@@ -16,11 +16,12 @@
 //! measured on PostgreSQL 15). Such a server is not quiescent until a fence, a request of our own
 //! whose answer cannot be mistaken, has come back.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     expected::{Counts, Disposition, Expected, Fake, OnBehalf, Request},
     revoke::Revoke,
+    statements::Statement,
     unnamed::UnnamedStatement,
 };
 use crate::protocol::BackendTag;
@@ -313,6 +314,19 @@ impl Pipeline {
         self.expected.front().is_some_and(|front| {
             let is_names = |revoke: &Revoke| matches!(revoke, Revoke::Names(_));
             front.revokes.iter().any(is_names)
+        })
+    }
+
+    /// The names that the client gives to statements by requests that are not answered.
+    pub(super) fn names_to_come(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
+        let revokes = self.expected.iter().flat_map(|expected| &expected.revokes);
+        revokes.filter_map(|revoke| match revoke {
+            Revoke::Prepared {
+                statement,
+                client_name: Some(name),
+                ..
+            } => Some((&**name, statement)),
+            _ => None,
         })
     }
 

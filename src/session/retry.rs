@@ -188,6 +188,8 @@ impl Session {
         let messages = std::mem::take(&mut server.kept.messages);
         // What waits for the answers goes on waiting.
         let (stalled, scanned) = (self.stalled, self.scanned);
+        // It goes on with a batch that was let through once: nothing holds it back, or has it wait.
+        self.batch = Batch::Open;
         let touched = std::mem::take(&mut self.touched);
         let (mut composed, mut to_client) = (Vec::new(), Vec::new());
         let mut out = Outbox::new(&messages[from..], &mut composed);
@@ -207,14 +209,26 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::session::{Mode, Place, Settings};
+
+    fn message((tag, body): &(u8, &[u8])) -> Vec<u8> {
+        let mut message = vec![*tag];
+        message.extend(u32::try_from(body.len() + 4).expect("short").to_be_bytes());
+        message.extend_from_slice(body);
+        message
+    }
+
+    fn messages(messages: &[(u8, &[u8])]) -> Vec<u8> {
+        messages.iter().flat_map(message).collect()
+    }
 
     fn kept(messages: &[(u8, &[u8])]) -> KeptBatch {
         let mut kept = KeptBatch::default();
-        for (tag, body) in messages {
-            let mut message = vec![*tag];
-            message.extend(u32::try_from(body.len() + 4).expect("short").to_be_bytes());
-            message.extend_from_slice(body);
+        for it in messages {
+            let message = message(it);
             let frame = frame::frontend(&message, u32::MAX).expect("valid");
             kept.add(&frame.expect("whole"));
         }
@@ -241,5 +255,42 @@ mod tests {
         let long = vec![0; LIMIT];
         assert_eq!(kept(&[PARSE, (b'B', &long)]).state, State::Off);
         assert_eq!(kept(&[PARSE, (b'Q', b"SELECT 1\0")]).state, State::Off);
+    }
+
+    #[test]
+    fn what_may_write_is_run_again_on_the_replica_that_was_asked_for() {
+        let settings = Arc::<Settings>::default();
+        let mut session = Session::new(1, Mode::Transaction, Arc::default(), settings);
+        session.set_place(Place::Replica);
+        let mut server = ServerState::new(b"u", Arc::default(), 100);
+        let (bind, describe) = ((b'B', &b"\0a\0\0\0\0\0\0\0"[..]), (b'D', &b"P\0"[..]));
+        let stale = (b'E', &b"SERROR\0VERROR\0C26000\0Mgone\0\0"[..]);
+        for (asked, answered, again) in [
+            (
+                vec![(b'P', &b"a\0SELECT f()\0\0\0"[..]), SYNC],
+                vec![(b'1', &b""[..]), (b'Z', b"I")],
+                None,
+            ),
+            (
+                vec![bind, describe, EXECUTE, SYNC],
+                // PostgreSQL sends an error at once, and what is behind it later.
+                vec![stale],
+                Some([describe, EXECUTE, SYNC]),
+            ),
+        ] {
+            let (asked, answered) = (messages(&asked), messages(&answered));
+            let (mut composed, mut to_client) = (Vec::new(), Vec::new());
+            let mut out = Outbox::new(&asked, &mut composed);
+            let taken =
+                session.on_client_bytes(&asked, u32::MAX, &mut server, &mut out, &mut to_client);
+            assert_eq!(taken.map(|it| it.consumed), Ok(asked.len()));
+            let (mut composed, mut to_server) = (Vec::new(), Vec::new());
+            let mut out = Outbox::new(&answered, &mut composed);
+            let taken = session.on_server_bytes(&answered, &mut server, &mut out, &mut to_server);
+            assert_eq!(taken, Ok(answered.len()));
+            if let Some(again) = again {
+                assert!(to_server.ends_with(&messages(&again)), "{to_server:?}");
+            }
+        }
     }
 }

@@ -63,19 +63,31 @@ impl Session {
         out: &mut Outbox<'_>,
     ) -> Result<(), Refusal> {
         let asks = runs.effects.contains(Effects::SEQUENCE_STATE);
+        // Nobody has looked at the text, so it may ask as well.
+        let may_ask = asks || runs.effects.contains(Effects::UNKNOWN);
         let is_harmless = matches!(
             runs.class,
             Class::Read | Class::Empty | Class::Begin | Class::Transaction | Class::Set
         );
-        if is_harmless && !asks {
+        if is_harmless && !may_ask {
             return Ok(());
         }
-        self.guard(asks, server, out)
+        self.guard((asks, may_ask), server, out)
+    }
+
+    /// The same for one of which nothing is known.
+    pub(super) fn guard_sequences_from_unseen(
+        &self,
+        server: &mut ServerState,
+        out: &mut Outbox<'_>,
+    ) {
+        let guarded = self.guard((false, true), server, out);
+        debug_assert!(guarded.is_ok(), "only who is seen to ask is refused");
     }
 
     fn guard(
         &self,
-        asks: bool,
+        (asks, may_ask): (bool, bool),
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Result<(), Refusal> {
@@ -88,7 +100,7 @@ impl Session {
             && server.pipeline.is_quiescent();
         match server.sequences {
             Sequences::Mixed if asks && !begins => return Err(Refusal::Sequences),
-            Sequences::Others if asks || is_asked_for.load(Ordering::Relaxed) => {}
+            Sequences::Others if may_ask || is_asked_for.load(Ordering::Relaxed) => {}
             Sequences::Others => {
                 server.sequences = Sequences::Mixed;
                 return Ok(());

@@ -212,7 +212,13 @@ impl Session {
         if is_discard || tag == b"DEALLOCATE ALL" {
             server.statements.doubt_all();
             if !server.pipeline.has_taken_names() {
-                self.statements.take();
+                let taken = self.statements.take();
+                for (name, statement) in server.pipeline.names_to_come() {
+                    let is_kept = taken.named(name).is_some_and(|it| it.id == statement.id);
+                    if is_kept {
+                        self.statements.insert(name, Arc::clone(statement));
+                    }
+                }
             }
         }
         if is_discard {

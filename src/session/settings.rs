@@ -221,9 +221,20 @@ fn append_identifier(text: &mut Vec<u8>, name: &[u8]) {
     text.push(b'"');
 }
 
-/// Appends a string literal that means the same under both values of `standard_conforming_strings`.
+/// Appends an expression for a string that means the same under both values of
+/// `standard_conforming_strings`, and in every client encoding: in some of them a character may end with the
+/// byte of a backslash, which must not be doubled.
 pub(super) fn append_literal(text: &mut Vec<u8>, value: &[u8]) {
-    if value.contains(&b'\\') {
+    let has_backslash = value.contains(&b'\\');
+    if has_backslash && !value.is_ascii() {
+        text.extend_from_slice(b"pg_catalog.convert_from(pg_catalog.decode('");
+        for byte in value {
+            text.extend_from_slice(format!("{byte:02x}").as_bytes());
+        }
+        text.extend_from_slice(b"','hex'),pg_catalog.pg_client_encoding())");
+        return;
+    }
+    if has_backslash {
         text.push(b'E');
     }
     text.push(b'\'');
@@ -332,6 +343,11 @@ mod tests {
         text.push(b' ');
         append_literal(&mut text, b"a\\'b");
         assert_eq!(text, b"'it''s' E'a\\\\''b'");
+        text.clear();
+        append_literal(&mut text, b"\x95\\'");
+        let expected = b"pg_catalog.convert_from(pg_catalog.decode('955c27','hex'),\
+            pg_catalog.pg_client_encoding())";
+        assert_eq!(text, expected);
     }
 
     #[test]

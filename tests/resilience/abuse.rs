@@ -610,6 +610,25 @@ async fn whoever_leaves_in_the_middle_leaves_nothing_behind() {
     }
 }
 
+/// Nothing is closed for it: a client that says COPY and goes could have all servers closed so.
+#[tokio::test]
+async fn a_copy_whose_client_is_gone_is_ended() {
+    let pooler = Pgweir::builder(support::postgres()).pool_size(1).start();
+    let mut client = Wire::connect(&pooler, "postgres").await;
+    let pid = client.scalar("SELECT pg_backend_pid()").await;
+    let copy = wire::query("CREATE TEMPORARY TABLE t (n int) ON COMMIT DROP; COPY t FROM STDIN");
+    for (what, behind) in [("goodbye", wire::terminate()), ("no goodbye", Vec::new())] {
+        client.send(&[&copy[..], &behind].concat()).await;
+        drop(client);
+        client = Wire::connect(&pooler, "postgres").await;
+        assert_eq!(
+            client.scalar("SELECT pg_backend_pid()").await,
+            pid,
+            "{what}"
+        );
+    }
+}
+
 /// What a client may stop in the middle of without anybody noticing.
 fn halves() -> Vec<(&'static str, Vec<u8>)> {
     let cut = |bytes: Vec<u8>, at: usize| bytes[..at].to_vec();

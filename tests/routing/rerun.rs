@@ -1,16 +1,22 @@
 //! The safety net: a read that its replica refuses or cancels is run again elsewhere, if nothing of its
 //! answer has reached the client.
 
-use std::thread;
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use ::pgweir::sandbox::Node;
 
 use crate::{
     stage::{back_on_replicas, console, database, own, pooler, shared},
     support::{
-        Pgweir, eventually,
-        raw::{Raw, bind, execute, parse, sync},
-        servers::catch_up,
+        Pgweir, PgweirBuilder, eventually,
+        raw::{Raw, bind, execute, parse, query, sync},
+        servers::{await_service, catch_up},
     },
 };
 
@@ -147,4 +153,80 @@ fn a_read_that_a_conflict_cancels_is_run_again() {
         read_beside_a_vacuum();
         conflicts() > 0
     });
+}
+
+/// Passes connections on to `upstream`. One that is answered by a line with `marker` is held until told to
+/// go on, and then reset behind its answer.
+fn resetting(upstream: u16, marker: &'static [u8]) -> (u16, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ((held, is_held), (go, may_go)) = (mpsc::channel(), mpsc::channel::<()>());
+    let may_go = Arc::new(Mutex::new(may_go));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) = (
+                client.unwrap(),
+                TcpStream::connect(("127.0.0.1", upstream)).unwrap(),
+            );
+            let (mut asked, mut asks) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || drop(io::copy(&mut asked, &mut asks)));
+            let (held, may_go) = (held.clone(), Arc::clone(&may_go));
+            thread::spawn(move || {
+                let mut buffer = [0; 8192];
+                while let Ok(size @ 1..) = server.read(&mut buffer) {
+                    let answer = &buffer[..size];
+                    let is_last = answer.windows(marker.len()).any(|it| it == marker);
+                    if is_last {
+                        held.send(()).unwrap();
+                        may_go.lock().unwrap().recv().unwrap();
+                    }
+                    if client.write_all(answer).is_err() || is_last {
+                        break;
+                    }
+                }
+                let now = Some(Duration::ZERO);
+                drop(socket2::SockRef::from(&client).set_linger(now));
+                drop(client.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    (port, is_held, go)
+}
+
+#[test]
+fn a_read_that_finds_its_connection_reset_is_run_elsewhere() {
+    let cluster = shared();
+    let name = database(cluster, "");
+    let (port, is_held, go) = resetting(cluster.replica(0).port(), b"the last");
+    let pooler = PgweirBuilder::without_servers()
+        .server(cluster.primary(), "primary")
+        .server_at("127.0.0.1", port, "replica")
+        .pool("slow_start", "0")
+        .pool_size(1)
+        .start();
+    await_service(pooler.address(), &name);
+    let mut first = Raw::connect(pooler.address(), &name);
+    let mut second = Raw::connect(pooler.address(), &name);
+    back_on_replicas(&mut first);
+    back_on_replicas(&mut second);
+    // The primary has a connection to spare.
+    Raw::connect(pooler.address(), &name).run("CREATE TABLE t ()");
+    first.send(&query("SELECT 'the ' || 'last'"));
+    is_held.recv().unwrap();
+    second.send(&query("SELECT 'not lost'"));
+    eventually("it waits for the connection", || {
+        let pools = console(&pooler, "SHOW POOLS");
+        pools
+            .iter()
+            .any(|line| line.starts_with(&format!("{name}|postgres|1|1|")))
+    });
+    // The answer and the reset are there at once.
+    pooler.signal("STOP");
+    go.send(()).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    pooler.signal("CONT");
+    for (raw, row) in [(&mut first, "D the last"), (&mut second, "D not lost")] {
+        let answers = raw.answers();
+        assert!(answers.iter().any(|it| it == row), "{answers:?}");
+    }
 }
