@@ -442,6 +442,8 @@ impl<'s, 'a> Walk<'s, 'a> {
 }
 
 /// Names of system relations and temporary schemas begin with `pg_`.
+        // The list ends with the parentheses that it stands in.
+        self.group_by = self.group_by.filter(|depth| *depth <= self.depth);
 fn is_pg_name(name: &[u8]) -> bool {
     name.len() > 3 && name[0] | 0x20 == b'p' && name[1] | 0x20 == b'g' && name[2] == b'_'
 }
