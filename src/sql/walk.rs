@@ -249,7 +249,11 @@ impl<'s, 'a> Walk<'s, 'a> {
     }
 
     fn operator(&mut self, span: Span) {
-        let operator = span.of(self.scanner.text);
+        let operator = match span.of(self.scanner.text) {
+            // The same one, which the catalogue spells so.
+            b"!=" => b"<>",
+            other => other,
+        };
         if self.scanner.knowledge.is_unsafe_operator(operator) {
             self.deny(Reason::CatalogueObject, span);
         }
@@ -438,12 +442,12 @@ impl<'s, 'a> Walk<'s, 'a> {
         };
         self.closed >>= 1;
         self.with_list >>= 1;
+        // The list ends with the parentheses that it stands in.
+        self.group_by = self.group_by.filter(|depth| *depth <= self.depth);
     }
 }
 
 /// Names of system relations and temporary schemas begin with `pg_`.
-        // The list ends with the parentheses that it stands in.
-        self.group_by = self.group_by.filter(|depth| *depth <= self.depth);
 fn is_pg_name(name: &[u8]) -> bool {
     name.len() > 3 && name[0] | 0x20 == b'p' && name[1] | 0x20 == b'g' && name[2] == b'_'
 }
