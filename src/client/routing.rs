@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use self::wished::Wished;
 use crate::{
-    config::{ConsistencyScope, OnLag, PoolMode, PoolSettings, RouteTo},
+    config::{Consistency, ConsistencyScope, OnLag, PoolMode, PoolSettings, RouteTo},
     pool::{ClientRecord, Cluster, Hosts, Pool, Watch, clients::Origin, watch::SharedWrite},
     route::{
         self, Chance, Decision, Freshness, HostId, Need, Patience, Policy, Poll, Question, Reason,
@@ -329,6 +329,8 @@ impl Routing {
         let is_primary = primary == Some(decision.host);
         self.place = if is_primary {
             Place::Primary
+        } else if unit.hints.is_some() || self.decides_each(settings) {
+            Place::ReplicaForOne
         } else {
             Place::Replica
         };
@@ -357,6 +359,12 @@ impl Routing {
     /// What was decided holds no more.
     pub fn undecide(&mut self) {
         self.decision = None;
+    }
+
+    /// Whether a read must see what others had written when it was asked.
+    fn decides_each(&self, settings: &PoolSettings) -> bool {
+        self.wished.consistency == Consistency::Strong
+            || settings.consistency_scope != ConsistencyScope::Session
     }
 
     /// How many bytes of the present unit can be run elsewhere.

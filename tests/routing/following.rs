@@ -1,0 +1,150 @@
+//! What a session says of its routing holds for all that it sends behind that, also where it sends it at once or keeps its
+//! server meanwhile.
+
+use crate::{
+    stage::{back_on_replicas, database, own, pooler, shared},
+    support::{
+        eventually,
+        raw::{Raw, bind, execute, parse, query, sync},
+        servers::{WHO, catch_up},
+    },
+};
+
+const TABLE: &str = "CREATE TABLE t (id int)";
+
+/// What the last of these units answers, all sent at once.
+fn last_of(raw: &mut Raw, units: &[Vec<u8>]) -> String {
+    raw.send(&units.concat());
+    let answers: Vec<_> = units.iter().map(|_| raw.answers()).collect();
+    let rows = answers.last().unwrap().iter();
+    let mut rows = rows.filter_map(|answer| answer.strip_prefix("D "));
+    rows.next_back()
+        .unwrap_or_else(|| panic!("no row: {answers:?}"))
+        .to_owned()
+}
+
+#[test]
+fn a_comment_holds_for_a_read_behind_an_unanswered_one() {
+    let cluster = shared();
+    let name = database(cluster, TABLE);
+    let pooler = pooler(cluster, &name, |it| it);
+    for wish in ["primary", "consistency=primary", "token=x"] {
+        let mut raw = Raw::connect(pooler.address(), &name);
+        back_on_replicas(&mut raw);
+        let wished = query(&format!("/* pgweir: {wish} */ {WHO}"));
+        let who = last_of(&mut raw, &[query("SELECT 1"), wished]);
+        assert_eq!(who, "primary", "{wish}");
+    }
+}
+
+#[test]
+fn a_setting_holds_for_what_is_sent_with_it() {
+    let cluster = shared();
+    let name = database(cluster, TABLE);
+    let pooler = pooler(cluster, &name, |it| it);
+    for set in [
+        "SET pgweir.route = 'primary'",
+        "SET pgweir.consistency = 'primary'",
+        "SET pgweir.token = 'x'",
+    ] {
+        let mut raw = Raw::connect(pooler.address(), &name);
+        back_on_replicas(&mut raw);
+        let who = last_of(&mut raw, &[query(set), query(WHO)]);
+        assert_eq!(who, "primary", "{set}");
+        let mut raw = Raw::connect(pooler.address(), &name);
+        back_on_replicas(&mut raw);
+        let run = |sql: &str| [parse("", sql), bind("", &[]), execute()].concat();
+        let batch = [run(set), run(WHO), sync()].concat();
+        assert_eq!(last_of(&mut raw, &[batch]), "primary", "{set} in a batch");
+    }
+}
+
+/// What one read need not see the next one may have to.
+#[test]
+fn a_read_behind_an_unanswered_one_is_as_fresh_as_it_wishes() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler(&cluster, &name, |it| it);
+    let count = || query("SELECT count(*) FROM t");
+    let mut raw = Raw::connect(pooler.address(), &name);
+    pause(&cluster);
+    raw.run("INSERT INTO t VALUES (1)");
+    let eventual = query("/* pgweir: consistency=eventual */ SELECT count(*) FROM t");
+    assert_eq!(last_of(&mut raw, &[eventual, count()]), "1");
+    resume(&cluster);
+
+    let mut strong = Raw::connect(pooler.address(), &name);
+    strong.run("SET pgweir.consistency = 'strong'");
+    back_on_replicas(&mut strong);
+    pause(&cluster);
+    strong.send(&query(&format!("{WHO}, pg_sleep(1)")));
+    raw.run("INSERT INTO t VALUES (2)");
+    strong.send(&count());
+    strong.answers();
+    let seen = strong.answers();
+    assert!(seen.contains(&"D 2".to_owned()), "{seen:?}");
+    resume(&cluster);
+}
+
+fn pause(cluster: &::pgweir::sandbox::Cluster) {
+    let replicas = cluster.replicas().iter();
+    replicas.for_each(|it| it.pause_replay().unwrap());
+}
+
+fn resume(cluster: &::pgweir::sandbox::Cluster) {
+    let replicas = cluster.replicas().iter();
+    replicas.for_each(|it| it.resume_replay().unwrap());
+    catch_up(cluster);
+}
+
+/// A strong read in a read-only transaction sees what was written since that began.
+#[test]
+fn a_strong_read_is_strong_in_a_read_only_transaction() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler(&cluster, &name, |it| it.pool("consistency", "\"strong\""));
+    let mut reader = Raw::connect(pooler.address(), &name);
+    eventually("a replica serves", || reader.value(WHO) != "primary");
+    for begin in [
+        "BEGIN READ ONLY",
+        "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ",
+    ] {
+        reader.run("/* pgweir: primary */ SELECT 1");
+        reader.run(begin);
+        pause(&cluster);
+        cluster
+            .primary()
+            .psql_in(&name, "INSERT INTO t VALUES (1)")
+            .unwrap();
+        let seen = reader.value("SELECT count(*) FROM t");
+        let truth = cluster.primary().psql_in(&name, "SELECT count(*) FROM t");
+        assert_eq!(seen, truth.unwrap().trim(), "{begin}");
+        reader.run("COMMIT");
+        resume(&cluster);
+    }
+}
+
+/// Nobody watches the servers any more when there is but one.
+#[test]
+fn a_session_goes_on_when_all_replicas_are_taken_out() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler(&cluster, &name, |it| {
+        it.pool("query_wait_timeout", "\"20s\"")
+    });
+    let mut raw = Raw::connect(pooler.address(), &name);
+    raw.run("SET pgweir.consistency = 'strong'");
+    back_on_replicas(&mut raw);
+    let replicas = cluster.replicas().iter().map(|it| it.port().to_string());
+    let replicas: Vec<_> = replicas.collect();
+    pooler.rewrite_config(|toml| {
+        let is_replica = |line: &&str| replicas.iter().any(|port| line.contains(port));
+        let kept = toml.lines().filter(|line| !is_replica(line));
+        kept.collect::<Vec<_>>().join("\n")
+    });
+    let mut console = Raw::connect(pooler.address(), "pgbouncer");
+    console.run("RELOAD");
+    assert_eq!(raw.value(WHO), "primary");
+    raw.run("INSERT INTO t VALUES (1)");
+    assert_eq!(raw.value(&format!("{WHO}, count(*) FROM t")), "primary|1");
+}
