@@ -170,7 +170,7 @@ impl Routing {
     ) -> Choice {
         self.refresh(session, settings);
         let unit = session.unit(data);
-        if unit.shows_token && !self.tell_token(session) {
+        if unit.shows_token && !self.tell_token(session, settings) {
             return self.wait_until(settings.lag_wait_timeout, Nobody::Token, now);
         }
         // Before: a change that the decision may have missed is one behind it.
@@ -561,23 +561,52 @@ impl Routing {
                 self.freshness.token = token;
             }
         }
+        self.read_wishes(session, settings);
+    }
+
+    fn read_wishes(&mut self, session: &Session, settings: &PoolSettings) {
     }
 
     /// Makes the answer to `SHOW pgweir.token` what the session needs; `false` if that is not known yet.
-    fn tell_token(&mut self, session: &mut Session) -> bool {
+    fn tell_token(&mut self, session: &mut Session, settings: &PoolSettings) -> bool {
         let topology = &self.watch.topology;
-        let needed = self.freshness.written.max(self.freshness.seen);
+        let Freshness { written, seen, .. } = self.freshness;
+        let shared = self.shared_write(settings);
+        let mut needed = written.max(seen).max(shared);
+        let own = self.freshness.token;
+        if own.is_some_and(|token| Some(token.history) != topology.history()) {
+            // What it stands for only the primary has: whatever that holds by now.
+            let asked = self.waiting.map(|(_, asked)| asked);
+            needed = needed.max(asked.unwrap_or_else(|| topology.polls.next()));
+        }
         let (Some(history), Some(position)) = (topology.history(), topology.position(needed))
         else {
             self.watch.want(needed.max(topology.polls.next()));
             return false;
+    /// The session has kept its server and begins something new on it, `data`. What it has seen there is not known
+    /// by a position, and what is asked of that server is not decided: so a token that is asked for is one that
+    /// only the primary is fresh enough for.
+    pub fn on_kept(&mut self, session: &mut Session, data: &[u8], settings: &PoolSettings) {
+        self.read_wishes(session, settings);
+        let unit = session.unit(data);
+        let key = unit.hints.and_then(|hints| hints.key);
+        self.shared_by_comment = key.map(|key| self.watch.shared(&key));
+        if unit.shows_token {
+            self.give_token(session, Token::BEYOND_ALL);
+        }
+    }
+
         };
         let own = self
             .freshness
             .token
             .filter(|token| token.history == history);
         let position = own.map_or(position, |token| token.position.max(position));
-        let token = Token { history, position };
+        self.give_token(session, Token { history, position });
+        true
+    }
+
+    fn give_token(&mut self, session: &mut Session, token: Token) {
         self.told = Some(token);
         session.insert_setting(wished::TOKEN, token.to_string().as_bytes());
         true

@@ -97,6 +97,54 @@ fn resume(cluster: &::pgweir::sandbox::Cluster) {
     catch_up(cluster);
 }
 
+/// A token tells of every write that its session would see.
+#[test]
+fn a_token_is_behind_whatever_was_written_before_it() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler(&cluster, &name, |it| {
+        it.pool("consistency_scope", "\"user\"")
+    });
+    let show = || query("SHOW pgweir.token");
+    let insert = || query("INSERT INTO t VALUES (1)");
+    let mut written = 0;
+    let mut check = |case: &str, token: &dyn Fn(&mut Raw) -> String| {
+        let mut raw = Raw::connect(pooler.address(), &name);
+        back_on_replicas(&mut raw);
+        pause(&cluster);
+        let token = token(&mut raw);
+        written += 1;
+        // Of another scope, so that it knows nothing but the token.
+        let mut other = Raw::connect_with(pooler.address(), &name, &[("user", "other")]);
+        other.run(&format!("SET pgweir.token = '{token}'"));
+        let seen = other.value("SELECT count(*) FROM t");
+        assert_eq!(seen, written.to_string(), "{case}: {token}");
+        resume(&cluster);
+    };
+    cluster.primary().psql("CREATE ROLE other LOGIN").unwrap();
+    let grant = "GRANT SELECT ON t TO other";
+    cluster.primary().psql_in(&name, grant).unwrap();
+    catch_up(&cluster);
+    check("by itself", &|raw| {
+        raw.run("INSERT INTO t VALUES (1)");
+        raw.value("SHOW pgweir.token")
+    });
+    check("sent with the write", &|raw| {
+        raw.value("SHOW pgweir.token");
+        last_of(raw, &[insert(), show()])
+    });
+    check("of a write that it shares", &|raw| {
+        raw.run("INSERT INTO t VALUES (1)");
+        Raw::connect(pooler.address(), &name).value("SHOW pgweir.token")
+    });
+    check("of a session that keeps its server", &|raw| {
+        raw.run("CREATE TEMP TABLE own (id int)");
+        raw.value("SHOW pgweir.token");
+        raw.run("INSERT INTO t VALUES (1)");
+        raw.value("SHOW pgweir.token")
+    });
+}
+
 /// A strong read in a read-only transaction sees what was written since that began.
 #[test]
 fn a_strong_read_is_strong_in_a_read_only_transaction() {
