@@ -429,6 +429,14 @@ impl Routing {
         }
     }
 
+    /// What it has just written was written under these keys, too.
+    pub fn share_write(&self, keys: &[Box<[u8]>]) {
+        for key in keys {
+            let shared = self.watch.shared(key);
+            shared.on_write(self.freshness.written);
+        }
+    }
+
     /// Whatever the primary holds by now, the session may have written; answers the poll that tells.
     fn begin_pin(&mut self) -> Poll {
         let poll = self.freshness.on_write(&self.watch.topology);
@@ -553,6 +561,10 @@ impl Routing {
         {
             session.set_world(world);
         }
+        self.read_wishes(session, settings);
+    }
+
+    fn read_wishes(&mut self, session: &Session, settings: &PoolSettings) {
         if !Arc::ptr_eq(&self.wished.of, session.settings()) {
             self.wished = Wished::read(session.settings(), settings, &self.watch);
             let token = wished::own_token(session.settings());
@@ -561,10 +573,19 @@ impl Routing {
                 self.freshness.token = token;
             }
         }
-        self.read_wishes(session, settings);
     }
 
-    fn read_wishes(&mut self, session: &Session, settings: &PoolSettings) {
+    /// The session has kept its server and begins something new on it, `data`. What it has seen there is not known
+    /// by a position, and what is asked of that server is not decided: so a token that is asked for is one that
+    /// only the primary is fresh enough for.
+    pub fn on_kept(&mut self, session: &mut Session, data: &[u8], settings: &PoolSettings) {
+        self.read_wishes(session, settings);
+        let unit = session.unit(data);
+        let key = unit.hints.and_then(|hints| hints.key);
+        self.shared_by_comment = key.map(|key| self.watch.shared(&key));
+        if unit.shows_token {
+            self.give_token(session, Token::BEYOND_ALL);
+        }
     }
 
     /// Makes the answer to `SHOW pgweir.token` what the session needs; `false` if that is not known yet.
@@ -583,19 +604,6 @@ impl Routing {
         else {
             self.watch.want(needed.max(topology.polls.next()));
             return false;
-    /// The session has kept its server and begins something new on it, `data`. What it has seen there is not known
-    /// by a position, and what is asked of that server is not decided: so a token that is asked for is one that
-    /// only the primary is fresh enough for.
-    pub fn on_kept(&mut self, session: &mut Session, data: &[u8], settings: &PoolSettings) {
-        self.read_wishes(session, settings);
-        let unit = session.unit(data);
-        let key = unit.hints.and_then(|hints| hints.key);
-        self.shared_by_comment = key.map(|key| self.watch.shared(&key));
-        if unit.shows_token {
-            self.give_token(session, Token::BEYOND_ALL);
-        }
-    }
-
         };
         let own = self
             .freshness
@@ -609,7 +617,6 @@ impl Routing {
     fn give_token(&mut self, session: &mut Session, token: Token) {
         self.told = Some(token);
         session.insert_setting(wished::TOKEN, token.to_string().as_bytes());
-        true
     }
 }
 

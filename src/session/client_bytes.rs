@@ -448,6 +448,7 @@ impl Session {
         let parse = Parse::read(message.frame.body()).map_err(message.malformed())?;
         let facts = self.look(parse.text);
         self.note_write(parse.text, &facts);
+        self.note_key(parse.text, &facts, server);
         if let Some(refusal) = self.refusal_of_statement(parse.text, &facts) {
             self.refuse_parse(refusal, is_unnamed, server, out);
             return Ok(());

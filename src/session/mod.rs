@@ -430,6 +430,7 @@ impl Session {
     pub fn attach(&mut self, server: &mut ServerState, out: &mut Outbox<'_>) {
         debug_assert!(server.is_clean(), "only clean servers are handed out");
         server.sequences.attach(self.id);
+        server.keys.clear();
         self.is_settled = true;
         if Arc::ptr_eq(&server.settings, &self.settings) {
             return;

@@ -21,7 +21,7 @@ use crate::{
     },
     sql::{
         self, Class, Detail, Effects, Facts, Isolation, Parameter, Reason, TxControl,
-        hint::{self, Own},
+        hint::{self, Own, OwnStatement},
     },
 };
 
@@ -445,7 +445,27 @@ impl Session {
         }
     }
 
-    /// The same for a statement that was prepared before.
+    /// Remembers the key that a text names, by SET or, in the middle of a transaction, by a comment: nobody
+    /// decides anew there, and yet whoever reads under that key must see what is written.
+    #[inline]
+    pub(super) fn note_key(&self, text: &[u8], facts: &Facts, server: &mut ServerState) {
+        let sets = matches!(facts.detail, Detail::Set { .. });
+        if self.place == Place::Only || !(sets || facts.comment) {
+            return;
+        }
+        if let Some(OwnStatement::Set(Own::Key, Some(key))) = hint::own_statement(text, facts) {
+            server.add_key(&key);
+        }
+        let is_amid = server.status != TransactionStatus::Idle || !server.pipeline.is_empty();
+        if facts.comment
+            && is_amid
+            && let Some(key) = hint::hints(text).key
+        {
+            server.add_key(&key);
+        }
+    }
+
+    /// As [`Session::note_write`], for a statement that was prepared before.
     #[inline]
     pub(super) fn note_write_of(&mut self, name: &[u8]) {
         if self.place == Place::Only || self.writes == Writes::Schema {
@@ -537,6 +557,8 @@ pub enum Place {
     Primary,
     /// One that takes no writes.
     Replica,
+    /// The same, chosen for what one unit has to see: the next one may have to see more.
+    ReplicaForOne,
 }
 
 /// Whether something that may change data is on its way.
@@ -557,8 +579,6 @@ impl Writes {
         // Temporary objects keep their session on the primary.
         let is_temporary = facts.effects.contains(Effects::TEMP_OBJECT);
         if facts.effects.intersects(SCHEMA) && !is_temporary {
-    /// The same, chosen for what one unit has to see: the next one may have to see more.
-    ReplicaForOne,
             Self::Schema
         } else {
             Self::Data
@@ -606,19 +626,6 @@ pub fn kind(facts: &Facts, reads_by_default: bool) -> (Kind, bool) {
     (kind, false)
 }
 
-/// Whether a text is `SHOW pgweir.token`.
-fn shows_token(text: &[u8], facts: &Facts) -> bool {
-    match facts.detail {
-        Detail::Show {
-            parameter: Some(parameter @ Parameter::Named(_)),
-        } => Own::parameter(&parameter.name(text)) == Some(Own::Token),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-#[path = "unit_tests.rs"]
-mod tests;
 /// Whether a text may set or reset a setting of pgweir's own.
 fn changes_own(text: &[u8], facts: &Facts) -> bool {
     match facts.detail {
@@ -634,3 +641,16 @@ fn changes_own(text: &[u8], facts: &Facts) -> bool {
     }
 }
 
+/// Whether a text is `SHOW pgweir.token`.
+fn shows_token(text: &[u8], facts: &Facts) -> bool {
+    match facts.detail {
+        Detail::Show {
+            parameter: Some(parameter @ Parameter::Named(_)),
+        } => Own::parameter(&parameter.name(text)) == Some(Own::Token),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "unit_tests.rs"]
+mod tests;

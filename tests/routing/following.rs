@@ -172,6 +172,42 @@ fn a_strong_read_is_strong_in_a_read_only_transaction() {
     }
 }
 
+#[test]
+fn a_key_that_a_transaction_sets_shares_what_it_writes() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler(&cluster, &name, |it| {
+        it.pool("consistency_scope", "\"key\"")
+    });
+    let cases = [
+        ("a", "BEGIN", "SET pgweir.key = 'a'"),
+        ("b", "BEGIN", "SET LOCAL pgweir.key = 'b'"),
+        ("c", "BEGIN", "/* pgweir: key=c */ SELECT 1"),
+        // Which keeps its server.
+        (
+            "d",
+            "CREATE TEMP TABLE own (id int)",
+            "SET pgweir.key = 'd'",
+        ),
+    ];
+    for (written, (key, begin, set)) in cases.into_iter().enumerate() {
+        let mut other = Raw::connect(pooler.address(), &name);
+        other.run(&format!("SET pgweir.key = '{key}'"));
+        back_on_replicas(&mut other);
+        pause(&cluster);
+        let mut raw = Raw::connect(pooler.address(), &name);
+        raw.run(begin);
+        raw.run(set);
+        raw.run("INSERT INTO t VALUES (1)");
+        if begin == "BEGIN" {
+            raw.run("COMMIT");
+        }
+        let seen = other.value("SELECT count(*) FROM t");
+        assert_eq!(seen, (written + 1).to_string(), "{set}");
+        resume(&cluster);
+    }
+}
+
 /// Nobody watches the servers any more when there is but one.
 #[test]
 fn a_session_goes_on_when_all_replicas_are_taken_out() {
