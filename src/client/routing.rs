@@ -255,7 +255,8 @@ impl Routing {
             need,
             wishes,
             freshness: &freshness,
-            shared: self.shared_write(settings),
+            // Others go on writing while it waits.
+            shared: self.shared_write(settings).min(asked),
             asked,
             is_pinned: self.is_pinned(settings, now),
             avoid: self.avoid,
@@ -594,11 +595,14 @@ impl Routing {
         let Freshness { written, seen, .. } = self.freshness;
         let shared = self.shared_write(settings);
         let mut needed = written.max(seen).max(shared);
+        // Others go on writing while it waits.
+        let asked = self.waiting.map(|(_, asked)| asked);
+        let asked = asked.unwrap_or_else(|| topology.polls.next());
+        needed = needed.min(asked);
         let own = self.freshness.token;
         if own.is_some_and(|token| Some(token.history) != topology.history()) {
             // What it stands for only the primary has: whatever that holds by now.
-            let asked = self.waiting.map(|(_, asked)| asked);
-            needed = needed.max(asked.unwrap_or_else(|| topology.polls.next()));
+            needed = asked;
         }
         let (Some(history), Some(position)) = (topology.history(), topology.position(needed))
         else {

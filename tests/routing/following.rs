@@ -1,6 +1,12 @@
 //! What a session says of its routing holds for all that it sends behind that, also where it sends it at once or keeps its
 //! server meanwhile.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
 use crate::{
     stage::{back_on_replicas, database, own, pooler, shared},
     support::{
@@ -84,6 +90,42 @@ fn a_read_behind_an_unanswered_one_is_as_fresh_as_it_wishes() {
     let seen = strong.answers();
     assert!(seen.contains(&"D 2".to_owned()), "{seen:?}");
     resume(&cluster);
+}
+
+/// What others write while a read waits is none of its business: or it would wait for as long as they write.
+#[test]
+fn a_read_waits_for_what_was_written_before_it_only() {
+    let cluster = own(|builder| builder);
+    let name = database(&cluster, TABLE);
+    let pooler = pooler(&cluster, &name, |it| {
+        it.pool("consistency_scope", "\"database\"")
+            .pool("on_lag", "\"wait\"")
+            .pool("lag_wait_timeout", "\"10s\"")
+    });
+    // What was written a moment ago is not replayed yet, at any time.
+    cluster.replicas().iter().for_each(|replica| {
+        replica
+            .set_replay_delay(Duration::from_millis(200))
+            .unwrap();
+    });
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut writer = Raw::connect(pooler.address(), &name);
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    writer.run("INSERT INTO t VALUES (1)");
+                }
+            });
+        }
+        let mut reader = Raw::connect(pooler.address(), &name);
+        let seen: Vec<_> = (0..5).map(|_| reader.value(WHO)).collect();
+        let token = reader.query("SHOW pgweir.token");
+        is_over.store(true, Ordering::Relaxed);
+        assert!(seen.iter().all(|who| who != "primary"), "{seen:?}");
+        assert!(token[1].starts_with("D 1."), "{token:?}");
+    });
 }
 
 fn pause(cluster: &::pgweir::sandbox::Cluster) {
