@@ -467,6 +467,9 @@ impl Relay {
                 self.phase = Phase::Attached {
                     since: Instant::now(),
                 };
+                if let Some(routing) = &mut self.routing {
+                    routing.on_kept(&mut self.session, data, &self.settings);
+                }
             }
             self.session.attach(&mut server.state, &mut out);
         }

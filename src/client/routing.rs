@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use self::wished::Wished;
 use crate::{
-    config::{ConsistencyScope, OnLag, PoolMode, PoolSettings, RouteTo},
+    config::{Consistency, ConsistencyScope, OnLag, PoolMode, PoolSettings, RouteTo},
     pool::{ClientRecord, Cluster, Hosts, Pool, Watch, clients::Origin, watch::SharedWrite},
     route::{
         self, Chance, Decision, Freshness, HostId, Need, Patience, Policy, Poll, Question, Reason,
@@ -170,7 +170,7 @@ impl Routing {
     ) -> Choice {
         self.refresh(session, settings);
         let unit = session.unit(data);
-        if unit.shows_token && !self.tell_token(session) {
+        if unit.shows_token && !self.tell_token(session, settings) {
             return self.wait_until(settings.lag_wait_timeout, Nobody::Token, now);
         }
         // Before: a change that the decision may have missed is one behind it.
@@ -255,7 +255,8 @@ impl Routing {
             need,
             wishes,
             freshness: &freshness,
-            shared: self.shared_write(settings),
+            // Others go on writing while it waits.
+            shared: self.shared_write(settings).min(asked),
             asked,
             is_pinned: self.is_pinned(settings, now),
             avoid: self.avoid,
@@ -329,6 +330,8 @@ impl Routing {
         let is_primary = primary == Some(decision.host);
         self.place = if is_primary {
             Place::Primary
+        } else if unit.hints.is_some() || self.decides_each(settings) {
+            Place::ReplicaForOne
         } else {
             Place::Replica
         };
@@ -357,6 +360,12 @@ impl Routing {
     /// What was decided holds no more.
     pub fn undecide(&mut self) {
         self.decision = None;
+    }
+
+    /// Whether a read must see what others had written when it was asked.
+    fn decides_each(&self, settings: &PoolSettings) -> bool {
+        self.wished.consistency == Consistency::Strong
+            || settings.consistency_scope != ConsistencyScope::Session
     }
 
     /// How many bytes of the present unit can be run elsewhere.
@@ -418,6 +427,14 @@ impl Routing {
         }
         if settings.pin_after_write.is_some() {
             self.wrote_at = Some(Instant::now());
+        }
+    }
+
+    /// What it has just written was written under these keys, too.
+    pub fn share_write(&self, keys: &[Box<[u8]>]) {
+        for key in keys {
+            let shared = self.watch.shared(key);
+            shared.on_write(self.freshness.written);
         }
     }
 
@@ -545,6 +562,10 @@ impl Routing {
         {
             session.set_world(world);
         }
+        self.read_wishes(session, settings);
+    }
+
+    fn read_wishes(&mut self, session: &Session, settings: &PoolSettings) {
         if !Arc::ptr_eq(&self.wished.of, session.settings()) {
             self.wished = Wished::read(session.settings(), settings, &self.watch);
             let token = wished::own_token(session.settings());
@@ -555,10 +576,34 @@ impl Routing {
         }
     }
 
+    /// The session has kept its server and begins something new on it, `data`. What it has seen there is not known
+    /// by a position, and what is asked of that server is not decided: so a token that is asked for is one that
+    /// only the primary is fresh enough for.
+    pub fn on_kept(&mut self, session: &mut Session, data: &[u8], settings: &PoolSettings) {
+        self.read_wishes(session, settings);
+        let unit = session.unit(data);
+        let key = unit.hints.and_then(|hints| hints.key);
+        self.shared_by_comment = key.map(|key| self.watch.shared(&key));
+        if unit.shows_token {
+            self.give_token(session, Token::BEYOND_ALL);
+        }
+    }
+
     /// Makes the answer to `SHOW pgweir.token` what the session needs; `false` if that is not known yet.
-    fn tell_token(&mut self, session: &mut Session) -> bool {
+    fn tell_token(&mut self, session: &mut Session, settings: &PoolSettings) -> bool {
         let topology = &self.watch.topology;
-        let needed = self.freshness.written.max(self.freshness.seen);
+        let Freshness { written, seen, .. } = self.freshness;
+        let shared = self.shared_write(settings);
+        let mut needed = written.max(seen).max(shared);
+        // Others go on writing while it waits.
+        let asked = self.waiting.map(|(_, asked)| asked);
+        let asked = asked.unwrap_or_else(|| topology.polls.next());
+        needed = needed.min(asked);
+        let own = self.freshness.token;
+        if own.is_some_and(|token| Some(token.history) != topology.history()) {
+            // What it stands for only the primary has: whatever that holds by now.
+            needed = asked;
+        }
         let (Some(history), Some(position)) = (topology.history(), topology.position(needed))
         else {
             self.watch.want(needed.max(topology.polls.next()));
@@ -569,10 +614,13 @@ impl Routing {
             .token
             .filter(|token| token.history == history);
         let position = own.map_or(position, |token| token.position.max(position));
-        let token = Token { history, position };
+        self.give_token(session, Token { history, position });
+        true
+    }
+
+    fn give_token(&mut self, session: &mut Session, token: Token) {
         self.told = Some(token);
         session.insert_setting(wished::TOKEN, token.to_string().as_bytes());
-        true
     }
 }
 

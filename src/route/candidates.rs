@@ -48,6 +48,7 @@ fn primary_only(question: &Question<'_>) -> Option<Reason> {
         (RouteTo::Primary, _) => Some(wishes.reason()),
         (RouteTo::Auto, Need::Primary(reason)) => Some(reason),
         _ if wishes.consistency == Consistency::Primary => Some(Reason::Consistency),
+        _ if question.is_strong_throughout() => Some(Reason::Strong),
         _ => None,
     }
 }

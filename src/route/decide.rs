@@ -141,6 +141,16 @@ pub struct Question<'a> {
     pub patience: Patience,
 }
 
+impl Question<'_> {
+    /// Whether it is a transaction each of whose reads must see what was written until then. A replica can be chosen for its
+    /// beginning only.
+    pub(super) fn is_strong_throughout(&self) -> bool {
+        self.need == Need::ReadOnlyTransaction
+            && self.wishes.consistency == Consistency::Strong
+            && self.wishes.route != RouteTo::Replica
+    }
+}
+
 /// Where a unit goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -190,6 +200,9 @@ pub fn decide(
     };
     if wishes.consistency == Consistency::Primary {
         return primary(topology, Reason::Consistency);
+    }
+    if question.is_strong_throughout() {
+        return primary(topology, Reason::Strong);
     }
     let search = Search::new(question, policy, topology);
     if let Some(host) = search.pick(chance) {

@@ -951,6 +951,14 @@ impl Asked {
         self.wishes.route == RouteTo::Primary
             || self.wishes.consistency == Consistency::Primary
             || (is_write && self.wishes.route == RouteTo::Auto)
+            || self.is_strong_transaction()
+    }
+
+    /// What its later reads have to see nobody knows when it begins.
+    fn is_strong_transaction(&self) -> bool {
+        self.need == Need::ReadOnlyTransaction
+            && self.wishes.consistency == Consistency::Strong
+            && self.wishes.route != RouteTo::Replica
     }
 
     /// The promise, in its own words.

@@ -46,7 +46,7 @@ impl Token {
     }
 
     /// Nothing is as fresh as that.
-    const BEYOND_ALL: Self = Self {
+    pub const BEYOND_ALL: Self = Self {
         history: History {
             system: 0,
             timeline: 0,

@@ -5,7 +5,7 @@
 //! rests on what an earlier batch may yet take back is not taken before that is settled.
 
 use super::{
-    Batch, HOLD_LIMIT, LastRun, Outbox, ServerState, Session, Violation,
+    Batch, HOLD_LIMIT, LastRun, Outbox, ServerState, Session, Stall, Violation,
     effects::DEALLOCATING,
     effects::Runs,
     expected::{Disposition, Expected, Fake, Request},
@@ -72,7 +72,7 @@ impl Session {
         out: &mut Outbox<'_>,
         to_client: &mut Vec<u8>,
     ) -> Result<Taken, Violation> {
-        self.stalled = false;
+        self.stalled = Stall::No;
         let mut at = 0;
         while at < data.len() {
             if let Some(streaming) = &mut self.streaming {
@@ -102,8 +102,14 @@ impl Session {
                     terminate: true,
                 });
             }
-            if self.must_wait(&frame, server) || self.must_not_follow(&data[at..], server) {
-                self.stalled = true;
+            self.stalled = if self.must_wait(&frame, server) {
+                Stall::Waits
+            } else if self.must_not_follow(&data[at..], server) {
+                Stall::MustNotFollow
+            } else {
+                Stall::No
+            };
+            if self.is_stalled() {
                 if server.pipeline.len() >= OWED_LIMIT {
                     encode::flush(out.own());
                 }
@@ -124,7 +130,7 @@ impl Session {
         if self.has_questions(server) {
             self.ask(server, out.own());
         }
-        if self.stalled || server.pipeline.owes_faked_round() {
+        if self.is_stalled() || server.pipeline.owes_faked_round() {
             Self::give_fakes(server, to_client);
         }
         Ok(Taken {
@@ -445,6 +451,7 @@ impl Session {
         let parse = Parse::read(message.frame.body()).map_err(message.malformed())?;
         let facts = self.look(parse.text);
         self.note_write(parse.text, &facts);
+        self.note_key(parse.text, &facts, server);
         if let Some(refusal) = self.refusal_of_statement(parse.text, &facts) {
             self.refuse_parse(refusal, is_unnamed, server, out);
             return Ok(());

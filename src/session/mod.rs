@@ -166,6 +166,17 @@ enum LastRun {
     Query,
 }
 
+/// Whether a whole message of the client's waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stall {
+    #[default]
+    No,
+    /// For an answer of the server's.
+    Waits,
+    /// Until the server owes nothing, for it must not follow what it does.
+    MustNotFollow,
+}
+
 /// One client's protocol state.
 #[derive(Debug)]
 pub struct Session {
@@ -187,7 +198,7 @@ pub struct Session {
     /// How far the messages that are held back have been scanned for the end of their batch.
     scanned: usize,
     /// Whether a whole message waits for what the server answers to an earlier one.
-    stalled: bool,
+    stalled: Stall,
     /// What the statements since the last probe may have done to the server's session state.
     touched: Effects,
     /// Whether it is known with which settings the server reads a text.
@@ -236,7 +247,7 @@ impl Session {
             last_run: LastRun::Other,
             streaming: None,
             scanned: 0,
-            stalled: false,
+            stalled: Stall::No,
             touched: Effects::NONE,
             is_settled: true,
             unsettled: 0,
@@ -288,7 +299,7 @@ impl Session {
     /// Whether a whole message of the client's waits for an answer of the server's. Until then no
     /// more should be read from the client.
     pub fn is_stalled(&self) -> bool {
-        self.stalled
+        self.stalled != Stall::No
     }
 
     /// Whether the message that waited can be taken now, by `server` or, without one, by
@@ -301,7 +312,7 @@ impl Session {
                 || self.waits_to_follow(server)
                 || self.awaits_query_in_batch(server)
         };
-        self.stalled && !server.is_some_and(must_wait)
+        self.is_stalled() && !server.is_some_and(must_wait)
     }
 
     /// Whether the server may have session state that is not known exactly.
@@ -336,7 +347,7 @@ impl Session {
         max_packet_size: u32,
         to_client: &mut Vec<u8>,
     ) -> Result<Plan, Violation> {
-        self.stalled = false;
+        self.stalled = Stall::No;
         let mut done = 0;
         let mut at = std::mem::take(&mut self.scanned);
         loop {
@@ -419,6 +430,7 @@ impl Session {
     pub fn attach(&mut self, server: &mut ServerState, out: &mut Outbox<'_>) {
         debug_assert!(server.is_clean(), "only clean servers are handed out");
         server.sequences.attach(self.id);
+        server.keys.clear();
         self.is_settled = true;
         if Arc::ptr_eq(&server.settings, &self.settings) {
             return;
@@ -503,7 +515,7 @@ impl Session {
     ) -> Result<usize, Violation> {
         encode::report(to_client, report);
         self.scanned = 0;
-        self.stalled = false;
+        self.stalled = Stall::No;
         let mut at = 0;
         while let Some(frame) = frame::frontend(&data[at..], max_packet_size)? {
             let is_first = at == 0;

@@ -111,6 +111,7 @@ impl Session {
     ) {
         let facts = self.look(text);
         self.note_write(text, &facts);
+        self.note_key(text, &facts, server);
         self.note_settings(text, &facts);
         if let Some(refusal) = self.refusal_of(text, &facts, server, out) {
             return self.refuse_query(refusal, server, out);

@@ -155,7 +155,8 @@ impl Session {
     #[inline]
     pub(super) fn lock_on_replica(&self, effects: Effects, locks: bool) -> Option<Refusal> {
         let locks = locks || effects.contains(Effects::ADVISORY_LOCK);
-        (locks && self.place == Place::Replica).then_some(Refusal::LockOnReplica)
+        (locks && matches!(self.place, Place::Replica | Place::ReplicaForOne))
+            .then_some(Refusal::LockOnReplica)
     }
 
     /// Why a statement with these effects is not let through, if so.

@@ -40,6 +40,8 @@ pub struct ServerState {
     pub statements: ServerStatements,
     /// The settings it was given or was found with.
     pub settings: Arc<Settings>,
+    /// The keys that its client has named since it was given it: while nobody decides where its units go.
+    pub keys: Vec<Box<[u8]>>,
     /// The unnamed statement it has, if that is known.
     pub(super) unnamed: Unnamed,
     /// Whether it may have settings that no probe finds: of names of their own, set by a function.
@@ -92,6 +94,7 @@ impl ServerState {
             kept: KeptBatch::default(),
             stake: Stake::default(),
             streaming: None,
+            keys: Vec::new(),
             login_user: login_user.into(),
             max_packet_size: u32::MAX,
         }
@@ -122,7 +125,18 @@ pub enum Cleanup {
     Done,
 }
 
+/// A transaction names no more keys than so many; what it writes is not shared under others.
+const MAX_KEYS: usize = 64;
+
 impl ServerState {
+    /// Adds a key that its client has named.
+    pub(super) fn add_key(&mut self, key: &[u8]) {
+        let is_new = !key.is_empty() && self.keys.iter().all(|known| **known != *key);
+        if is_new && self.keys.len() < MAX_KEYS {
+            self.keys.push(key.into());
+        }
+    }
+
     /// Takes what the server sent while it has no client: every reply is dropped. Answers how many
     /// bytes are done with.
     pub fn discard(&mut self, data: &[u8]) -> Result<usize, ServerFault> {

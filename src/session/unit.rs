@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    Batch, HOLD_LIMIT, ServerState, Session,
+    Batch, HOLD_LIMIT, ServerState, Session, Stall,
     statements::{Source, Statement},
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     },
     sql::{
         self, Class, Detail, Effects, Facts, Isolation, Parameter, Reason, TxControl,
-        hint::{self, Own},
+        hint::{self, Own, OwnStatement},
     },
 };
 
@@ -148,6 +148,17 @@ struct Gathered {
     parses_unnamed: bool,
     /// What it may change, if it changes anything.
     writes: Writes,
+    /// Whether it changes a setting of pgweir's own, and whether something stands behind that.
+    own_setting: OwnSetting,
+}
+
+/// Whether a unit changes what its session wishes of its routing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OwnSetting {
+    Untouched,
+    Changed,
+    /// And something is done after that, to which it applies.
+    ChangedBefore,
 }
 
 impl Gathered {
@@ -164,10 +175,14 @@ impl Gathered {
             is_begun: false,
             parses_unnamed: false,
             writes: Writes::Data,
+            own_setting: OwnSetting::Untouched,
         }
     }
 
     fn add(&mut self, part: Part) {
+        if self.own_setting == OwnSetting::Changed {
+            self.own_setting = OwnSetting::ChangedBefore;
+        }
         let unit = &mut self.unit;
         let kind = if self.is_begun {
             unit.kind.followed_by(part.kind, part.ends)
@@ -186,6 +201,17 @@ impl Gathered {
         self.unit.kind = Kind::Write;
         self.unit.reason = None;
         self.is_begun = true;
+    }
+
+    /// All of it is there. What it was decided by does not hold any more behind a SET of it: only the primary is right for
+    /// whatever is wished by then.
+    fn finish(mut self) -> Unit {
+        let unit = &mut self.unit;
+        if self.own_setting == OwnSetting::ChangedBefore && unit.kind < Kind::Control {
+            unit.kind = Kind::Control;
+            unit.reason = Some(Reason::Setting);
+        }
+        self.unit
     }
 
     fn add_hints(&mut self, text: &[u8]) {
@@ -244,7 +270,7 @@ impl Session {
             }
             if matches!(frame.tag, FrontendTag::Query | FrontendTag::Sync) {
                 gathered.unit.size = (at == data.len()).then_some(at);
-                return gathered.unit;
+                return gathered.finish();
             }
             is_batch = true;
         }
@@ -325,7 +351,8 @@ impl Session {
                     0
                 };
                 // What it executes by name may change; what it says of itself does not.
-                let is_lasting = facts.class != Class::Execute && facts.class != Class::Begin;
+                let is_lasting = !matches!(facts.class, Class::Execute | Class::Begin)
+                    && !changes_own(text, &facts);
                 if let Some(part) = part.filter(|_| is_lasting) {
                     statement.verdict.set(world, part, comment | shows);
                 }
@@ -367,6 +394,9 @@ impl Session {
         }
         let part = self.part(facts);
         gathered.add(part);
+        if changes_own(text, facts) && gathered.own_setting == OwnSetting::Untouched {
+            gathered.own_setting = OwnSetting::Changed;
+        }
         Some(part)
     }
 
@@ -415,7 +445,27 @@ impl Session {
         }
     }
 
-    /// The same for a statement that was prepared before.
+    /// Remembers the key that a text names, by SET or, in the middle of a transaction, by a comment: nobody
+    /// decides anew there, and yet whoever reads under that key must see what is written.
+    #[inline]
+    pub(super) fn note_key(&self, text: &[u8], facts: &Facts, server: &mut ServerState) {
+        let sets = matches!(facts.detail, Detail::Set { .. });
+        if self.place == Place::Only || !(sets || facts.comment) {
+            return;
+        }
+        if let Some(OwnStatement::Set(Own::Key, Some(key))) = hint::own_statement(text, facts) {
+            server.add_key(&key);
+        }
+        let is_amid = server.status != TransactionStatus::Idle || !server.pipeline.is_empty();
+        if facts.comment
+            && is_amid
+            && let Some(key) = hint::hints(text).key
+        {
+            server.add_key(&key);
+        }
+    }
+
+    /// As [`Session::note_write`], for a statement that was prepared before.
     #[inline]
     pub(super) fn note_write_of(&mut self, name: &[u8]) {
         if self.place == Place::Only || self.writes == Writes::Schema {
@@ -466,20 +516,32 @@ impl Session {
     }
 
     /// Whether what `rest` begins with must not be sent behind what the server still has to answer. On
-    /// a replica only proved reads may: anything else might find the transaction over by then in which
-    /// it was sent. The settings that a server is given in front of a unit are no part of one.
+    /// a replica only proved reads may that the same was decided for: anything else might find the
+    /// transaction over by then in which it was sent, or belongs elsewhere. And a token tells of what is
+    /// over when it is asked for. The settings that a server is given in front of a unit are no part of one.
     pub(super) fn must_not_follow(&self, rest: &[u8], server: &ServerState) -> bool {
-        self.waits_to_follow(server)
+        let may_wait = self.place != Place::Only
+            && self.batch == Batch::Closed
+            && server.pipeline.owes_more_than_settings()
             && rest
                 .first()
                 .and_then(|byte| FrontendTag::from_byte(*byte))
-                .is_some_and(|tag| !matches!(tag, FrontendTag::Sync | FrontendTag::Flush))
-            && self.unit(rest).kind != Kind::Read
+                .is_some_and(|tag| !matches!(tag, FrontendTag::Sync | FrontendTag::Flush));
+        if !may_wait {
+            return false;
+        }
+        let unit = self.unit(rest);
+        let may_follow = match self.place {
+            Place::Only | Place::Primary => true,
+            Place::Replica => unit.kind == Kind::Read && unit.hints.is_none(),
+            Place::ReplicaForOne => false,
+        };
+        unit.shows_token || !may_follow
     }
 
     /// The same, when it has been found so before.
     pub(super) fn waits_to_follow(&self, server: &ServerState) -> bool {
-        self.place == Place::Replica
+        self.stalled == Stall::MustNotFollow
             && self.batch == Batch::Closed
             && server.pipeline.owes_more_than_settings()
     }
@@ -495,6 +557,8 @@ pub enum Place {
     Primary,
     /// One that takes no writes.
     Replica,
+    /// The same, chosen for what one unit has to see: the next one may have to see more.
+    ReplicaForOne,
 }
 
 /// Whether something that may change data is on its way.
@@ -560,6 +624,21 @@ pub fn kind(facts: &Facts, reads_by_default: bool) -> (Kind, bool) {
         Class::Write | Class::Execute | Class::Unknown => Kind::Write,
     };
     (kind, false)
+}
+
+/// Whether a text may set or reset a setting of pgweir's own.
+fn changes_own(text: &[u8], facts: &Facts) -> bool {
+    match facts.detail {
+        Detail::Set { parameter, .. }
+        | Detail::Reset {
+            parameter: Some(parameter),
+        } => {
+            matches!(parameter, Parameter::Named(_))
+                && Own::parameter(&parameter.name(text)).is_some()
+        }
+        Detail::Reset { parameter: None } => true,
+        _ => false,
+    }
 }
 
 /// Whether a text is `SHOW pgweir.token`.

@@ -304,6 +304,50 @@ fn only_reads_follow_what_a_replica_has_not_answered() {
     assert!(session.is_stalled() && !session.can_resume(Some(&server)));
 }
 
+/// What a unit wishes for itself, or asks for, is not seen by the decision for the one before.
+#[test]
+fn only_what_the_decision_was_for_follows() {
+    let wishes = "/* pgweir: primary */ SELECT 2";
+    let token = "SHOW pgweir.token";
+    for (place, second, follows) in [
+        (Place::Replica, "SELECT 2", true),
+        (Place::Replica, wishes, false),
+        (Place::Replica, token, false),
+        (Place::ReplicaForOne, "SELECT 2", false),
+        (Place::Primary, "DELETE FROM t", true),
+        (Place::Primary, wishes, true),
+        (Place::Primary, token, false),
+        (Place::Only, token, true),
+    ] {
+        let mut session = session();
+        session.set_place(place);
+        let mut server = ServerState::new(b"u", Arc::default(), 100);
+        let (mut composed, mut to_client) = (Vec::new(), Vec::new());
+        let data = [query("SELECT 1"), query(second)].concat();
+        let mut out = Outbox::new(&data, &mut composed);
+        let taken = session.on_client_bytes(&data, u32::MAX, &mut server, &mut out, &mut to_client);
+        let is_whole = taken.unwrap().consumed == data.len();
+        assert_eq!(is_whole, follows, "{place:?}: {second}");
+        assert_eq!(session.is_stalled(), !follows, "{place:?}: {second}");
+        assert!(!session.can_resume(Some(&server)));
+    }
+}
+
+#[test]
+fn what_stands_behind_a_wish_is_not_decided_without_it() {
+    for (texts, kind) in [
+        (&["SET pgweir.token = 'x'"][..], Kind::Read),
+        (&["SELECT 1", "SET pgweir.token = 'x'"], Kind::Read),
+        (&["SET work_mem = '1MB'", "SELECT 1"], Kind::Read),
+        (&["SET pgweir.token = 'x'", "SELECT 1"], Kind::Control),
+        (&["RESET pgweir.route", "SELECT 1"], Kind::Control),
+        (&["RESET ALL", "SELECT 1"], Kind::Control),
+        (&["SET pgweir.token = 'x'", "DELETE FROM t"], Kind::Write),
+    ] {
+        assert_eq!(session().unit(&batch(texts)).kind, kind, "{texts:?}");
+    }
+}
+
 /// Or a read-only transaction would be held back, its server be given back without it, and the choice
 /// begin anew.
 #[test]

@@ -62,6 +62,8 @@ pub(super) struct Lexer<'a> {
     text: &'a [u8],
     pos: usize,
     backslash_escapes: bool,
+    /// Up to here every byte is a sign by itself: see [`Self::operator`].
+    signs_until: usize,
     /// Why the scan ended before the text did.
     pub(super) fault: Option<Reason>,
     /// A comment was skipped (hints live in comments).
@@ -79,6 +81,7 @@ impl<'a> Lexer<'a> {
             text,
             pos: 0,
             backslash_escapes,
+            signs_until: 0,
             fault: None,
             comment: false,
             #[cfg(test)]
@@ -246,8 +249,13 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// A run of operator characters, cut where a comment starts inside it.
+    /// A run of operator characters, cut where a comment starts inside it. Signs at its end are no part of it (`a=-1`), unless
+    /// it holds a character that SQL has no operators of its own with.
     fn operator(&mut self, start: usize) -> Token {
+        if start < self.signs_until {
+            self.pos += 1;
+            return self.token(Kind::Operator, start);
+        }
         while let Some(&byte) = self.text.get(self.pos)
             && CLASS[usize::from(byte)] == OPERATOR
         {
@@ -255,6 +263,15 @@ impl<'a> Lexer<'a> {
                 break;
             }
             self.pos += 1;
+        }
+        let run = &self.text[start..self.pos];
+        if let [_, .., b'+' | b'-'] = run
+            && !run.iter().any(|byte| b"~!@#^&|`?%".contains(byte))
+        {
+            let signs = run.iter().rev().take_while(|b| matches!(b, b'+' | b'-'));
+            let length = run.len() - signs.count();
+            self.signs_until = self.pos;
+            self.pos = start + length.max(1);
         }
         self.token(Kind::Operator, start)
     }

@@ -117,11 +117,18 @@ impl Scanner<'_> {
         }
     }
 
-    /// `name` or `name.name…`
+    /// `name` or `name.name…`; `None` also for what is written with escapes, for nobody knows what that names.
     fn parameter_name(&mut self) -> Option<Span> {
+        let is_hidden = |it: &Self| it.token.kind == Kind::QuotedUnicode;
+        if is_hidden(self) {
+            return None;
+        }
         let mut name = self.take_name()?;
         while self.token.kind == Kind::Dot {
             self.advance();
+            if is_hidden(self) {
+                return None;
+            }
             name.end = self.take_name()?.end;
         }
         Some(name)

@@ -652,7 +652,7 @@ impl Knowledge for Catalogue {
     fn function(&self, schema: Option<&[u8]>, name: &[u8]) -> Known {
         match (schema, name) {
             (_, b"st_area") => Known::Safe,
-            (_, b"audit" | b"lower") => Known::Volatile,
+            (_, b"audit" | b"lower" | b"overlay" | b"substring") => Known::Volatile,
             (None, b"pg_is_in_recovery") => Known::Exempt,
             _ => Known::Nothing,
         }
@@ -667,7 +667,7 @@ impl Knowledge for Catalogue {
         true
     }
     fn is_unsafe_operator(&self, operator: &[u8]) -> bool {
-        operator == b"===>"
+        [&b"===>"[..], b"<>"].contains(&operator)
     }
 }
 
@@ -697,4 +697,37 @@ fn a_catalogue_adds_what_it_knows() {
         Reason::CatalogueObject
     );
     assert_eq!(reason("select f(1)"), Reason::UnknownFunction);
+    // Without FROM or PLACING it is whatever function has the name.
+    for text in ["select substring(1)", "select overlay(a, b)"] {
+        assert_eq!(reason(text), Reason::CatalogueFunction, "{text}");
+    }
+}
+
+/// `scan.l` leaves signs at the end of an operator to what follows, and has one spelling for what is not equal.
+#[test]
+fn an_operator_is_known_however_it_is_written() {
+    let env = Env {
+        knowledge: &Catalogue(NameFilter::everything()),
+        ..Env::default()
+    };
+    let reason = |text: &str| classify(text.as_bytes(), &env).reason;
+    for text in [
+        "select a <> b",
+        "select a != b",
+        "select a operator(pg_catalog.!=) b",
+        "select a<>-1",
+        "select a<>+-+1",
+        "select a===>-1",
+        "select a===>/**/-1",
+    ] {
+        assert_eq!(reason(text), Reason::CatalogueObject, "{text}");
+    }
+    // Others, for they hold characters that let a sign stand at the end.
+    for text in [
+        "select a <>@- b",
+        "select a ~===>- b",
+        "select a - -1, +-+-+-1",
+    ] {
+        assert_eq!(reason(text), Reason::ProvedRead, "{text}");
+    }
 }

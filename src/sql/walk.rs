@@ -249,7 +249,11 @@ impl<'s, 'a> Walk<'s, 'a> {
     }
 
     fn operator(&mut self, span: Span) {
-        let operator = span.of(self.scanner.text);
+        let operator = match span.of(self.scanner.text) {
+            // The same one, which the catalogue spells so.
+            b"!=" => b"<>",
+            other => other,
+        };
         if self.scanner.knowledge.is_unsafe_operator(operator) {
             self.deny(Reason::CatalogueObject, span);
         }
@@ -438,6 +442,8 @@ impl<'s, 'a> Walk<'s, 'a> {
         };
         self.closed >>= 1;
         self.with_list >>= 1;
+        // The list ends with the parentheses that it stands in.
+        self.group_by = self.group_by.filter(|depth| *depth <= self.depth);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Source: `src/include/parser/kwlist.h` of each version. A word that is a keyword in any of them is one here; where
 //! versions differ, the table takes the side that makes fewer statements a proved read: the SQL/JSON constructors, `SYSTEM_USER`
-//! and `MERGE_ACTION`, which older servers would look up as functions, are ordinary words here.
+//! and `MERGE_ACTION`, which older servers would look up as functions, are ordinary words here. So are `SUBSTRING` and `OVERLAY`:
+//! without the words of their own syntax they call whatever function has that name.
 //!
 //! Knows no statement. The tables are built by the compiler; nothing is computed at start.
 
@@ -96,7 +97,7 @@ keywords! {
     Column {
         between, bigint, bit => Character, boolean, char => Character, character => Character, coalesce, dec, decimal, exists => Exists, extract, float,
         greatest, grouping => Grouping, inout, int, integer, interval, least, national, nchar => Character, none, normalize, nullif,
-        numeric, out, overlay, position, precision, real, row, setof, smallint, substring, time => Time, timestamp,
+        numeric, out, position, precision, real, row, setof, smallint, time => Time, timestamp,
         treat => Treat, trim, values => Values, varchar, xmlattributes, xmlconcat, xmlelement, xmlexists, xmlforest,
         xmlnamespaces, xmlparse, xmlpi, xmlroot, xmlserialize, xmltable,
     }

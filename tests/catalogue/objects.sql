@@ -63,6 +63,12 @@ CREATE AGGREGATE pure_sum(int) (SFUNC = pure_step, STYPE = int, INITCOND = '0');
 CREATE FUNCTION noted(goods) RETURNS int LANGUAGE sql AS 'SELECT note($1.name)';
 CREATE FUNCTION described(goods) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1.name';
 CREATE FUNCTION noted_any(record) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN note('row'); END $$;
+CREATE FUNCTION noted_all(VARIADIC goods[]) RETURNS int LANGUAGE sql AS $$ SELECT note('rows') $$;
+-- A row that becomes something else by itself is the argument of functions of that.
+CREATE TABLE notes (id int);
+CREATE FUNCTION card_of(notes) RETURNS macaddr LANGUAGE sql IMMUTABLE AS $$ SELECT '08:00:2b:01:02:03'::macaddr $$;
+CREATE CAST (notes AS macaddr) WITH FUNCTION card_of(notes) AS IMPLICIT;
+CREATE FUNCTION noted_card(macaddr) RETURNS int LANGUAGE sql AS 'SELECT note($1::text)';
 
 -- Views.
 CREATE VIEW plain_view AS SELECT id, name FROM goods;

@@ -19,6 +19,7 @@ mod support;
 
 mod cascade;
 mod faults;
+mod following;
 mod freshness;
 mod hidden;
 mod hints;

@@ -117,6 +117,7 @@ impl Relay {
             let changes_schema = self.session.has_changed_schema();
             if is_over && self.session.take_writes(&server.state) {
                 routing.on_write(changes_schema, &self.settings);
+                routing.share_write(&server.state.keys);
             }
         }
         let refused = server.state.stake.refused();
@@ -297,6 +298,7 @@ impl Relay {
             if self.session.has_written() {
                 let changes_schema = self.session.has_changed_schema();
                 routing.on_write(changes_schema, &self.settings);
+                routing.share_write(&server.state.keys);
             }
             self.session.forget_writes();
             routing.on_lost();

@@ -53,6 +53,11 @@ seed (oid, function) AS (
 operator AS (
     SELECT o.* FROM pg_operator o JOIN suspect f ON f.oid = o.oprcode WHERE o.oid >= 16384
 ),
+-- What a row becomes by itself.
+row_cast (oid) AS (
+    SELECT c.casttarget FROM pg_cast c JOIN pg_type t ON t.oid = c.castsource
+    WHERE c.castcontext = 'i' AND c.oid >= 16384 AND t.typtype = 'c'
+),
 conversion AS (
     SELECT c.* FROM pg_cast c JOIN suspect f ON f.oid = c.castfunc
 ),
@@ -92,7 +97,8 @@ UNION ALL
 SELECT 'f', p.oid, n.nspname::text, p.proname::text,
     p.provolatile::text
         || CASE WHEN 2281 = ANY (p.proargtypes) OR n.nspname LIKE 'pg\_temp\_%' THEN 'h' ELSE '' END
-        || CASE WHEN p.pronargs > 0 AND p.pronargs <= p.pronargdefaults + 1 AND a.typtype IN ('c', 'd', 'p') THEN 'a' ELSE '' END
+        || CASE WHEN p.pronargs > 0 AND p.pronargs <= p.pronargdefaults + 1 AND (
+            a.typtype IN ('c', 'd', 'p') OR p.provariadic <> 0 OR a.oid IN (SELECT oid FROM row_cast)) THEN 'a' ELSE '' END
         || CASE WHEN p.provolatile = 'v' OR p.prosqlbody IS NOT NULL THEN ''
             WHEN l.lanname = 'sql' THEN 'q' WHEN l.lanname = 'plpgsql' THEN 'p' ELSE '' END,
     CASE WHEN p.provolatile <> 'v' AND l.lanname IN ('sql', 'plpgsql') AND octet_length(p.prosrc) <= 65536 THEN p.prosrc END
