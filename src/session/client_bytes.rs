@@ -489,7 +489,7 @@ impl Session {
         };
         self.note_settings_of(bind.statement, runs);
         self.note_write_of(bind.statement);
-        if let Some(refusal) = self.lock_on_replica(runs.effects, false) {
+        if let Some(refusal) = self.refusal_on_replica(runs.effects, false) {
             Self::refuse_bind(refusal, server, out);
             return Ok(());
         }

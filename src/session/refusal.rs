@@ -41,6 +41,8 @@ pub enum Refusal {
     OwnSetting,
     /// An advisory lock in a read-only transaction on a replica: it would exclude nobody.
     LockOnReplica,
+    /// A cursor WITH HOLD there: the session would be kept where it cannot write.
+    CursorOnReplica,
 }
 
 /// The statement that the server is asked for instead; there is none of this name, ever.
@@ -111,6 +113,14 @@ impl Refusal {
                      transaction on the primary.",
                 )
             }
+            Self::CursorOnReplica => {
+                sqlstate = SqlState::READ_ONLY_SQL_TRANSACTION;
+                (
+                    "cannot declare a cursor WITH HOLD in a read-only transaction that runs on a replica",
+                    "It would keep the session on a server that takes no writes. SET pgweir.route = \
+                     'primary' keeps the transaction on the primary.",
+                )
+            }
             Self::Sequences => {
                 return Report {
                     severity: Severity::Error,
@@ -146,17 +156,23 @@ impl Session {
         let is_about_own = matches!(facts.detail, Detail::Set { .. });
         let locks = facts.reason == Reason::AdvisoryLock;
         self.refusal(facts.effects)
-            .or_else(|| self.lock_on_replica(facts.effects, locks))
+            .or_else(|| self.refusal_on_replica(facts.effects, locks))
             .or_else(|| is_about_own.then(|| own_setting(text, facts))?)
     }
 
-    /// Refuses a lock that would exclude nobody. Other units that take one go to the primary, so this is
-    /// about transactions that said that they only read.
+    /// Refuses what has no place on a replica: a lock would exclude nobody, and a cursor that outlives its
+    /// transaction would keep the session there. Other units with these go to the primary, so this is about
+    /// transactions that said that they only read.
     #[inline]
-    pub(super) fn lock_on_replica(&self, effects: Effects, locks: bool) -> Option<Refusal> {
-        let locks = locks || effects.contains(Effects::ADVISORY_LOCK);
-        (locks && matches!(self.place, Place::Replica | Place::ReplicaForOne))
-            .then_some(Refusal::LockOnReplica)
+    pub(super) fn refusal_on_replica(&self, effects: Effects, locks: bool) -> Option<Refusal> {
+        if !matches!(self.place, Place::Replica | Place::ReplicaForOne) {
+            return None;
+        }
+        if locks || effects.contains(Effects::ADVISORY_LOCK) {
+            return Some(Refusal::LockOnReplica);
+        }
+        let holds = effects.contains(Effects::HOLD_CURSOR);
+        holds.then_some(Refusal::CursorOnReplica)
     }
 
     /// Why a statement with these effects is not let through, if so.

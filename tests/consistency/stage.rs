@@ -120,6 +120,15 @@ impl Stage {
         let promoted = self.cluster.replica(index);
         self.world.promote(index + 1);
         promoted.promote().unwrap();
+        // Of what was decided on the old primary, and not received, the locks would stay for ever. Who has yet to
+        // decide is told that there is nothing.
+        let left = promoted.psql("SELECT gid FROM pg_prepared_xacts").unwrap();
+        for gid in left.lines() {
+            let undone = promoted.psql(&format!("ROLLBACK PREPARED '{gid}'"));
+            if let Err(error) = undone {
+                assert!(error.to_string().contains("does not exist"), "{error}");
+            }
+        }
         self.cluster.replica(1 - index).follow(promoted).unwrap();
     }
 

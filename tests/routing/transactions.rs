@@ -31,6 +31,24 @@ fn a_read_only_transaction_stays_on_one_replica() {
     raw.run("BEGIN READ ONLY");
     assert_eq!(raw.error("INSERT INTO t VALUES (1)"), "25006");
     raw.run("ROLLBACK");
+    // What would exclude nobody, and what would keep the session where it cannot write.
+    for text in [
+        "SELECT pg_advisory_lock(1)",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+    ] {
+        back_on_replicas(&mut raw);
+        raw.run("BEGIN READ ONLY");
+        assert_eq!(raw.error(text), "25006", "{text}");
+        assert!(
+            raw.last_error.contains("on a replica"),
+            "{}",
+            raw.last_error
+        );
+        raw.run("ROLLBACK");
+    }
+    raw.run("BEGIN READ ONLY; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT");
+    raw.run("INSERT INTO t VALUES (0)");
+    raw.run("CLOSE c");
     back_on_replicas(&mut raw);
 
     raw.run("SET default_transaction_read_only = on");
