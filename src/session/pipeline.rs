@@ -449,35 +449,42 @@ impl Pipeline {
     /// connection).
     fn begin_copy_in(&mut self) {
         self.phase = Phase::CopyIn;
-        let mut at = 0;
-        while let Some(expected) = self.expected.get_mut(at) {
-            if expected.copy_ends > 0 {
-                expected.copy_ends -= 1;
-                self.phase = Phase::Normal;
-                return;
-            }
-            at += 1;
-            let Some(next) = self.expected.get(at) else {
-                return;
-            };
-            if next.is_fake() {
-                continue;
-            }
-            if next.request != Request::Sync {
-                return;
-            }
-            self.swallow();
-            let is_fence = |e: &Expected| e.disposition == Disposition::Skip(OnBehalf::Fence);
-            self.needs_fence = !self.expected.iter().any(is_fence);
-            if let Some(sync) = self.expected.remove(at) {
-                self.counts = Counts::of(&self.expected);
-                self.is_open = self.expected.back().is_some_and(|last| !last.ends_batch());
-                at -= 1;
-                if let Some(before) = self.expected.get_mut(at) {
-                    before.copy_ends += sync.copy_ends;
-                }
-            }
+        if let Some(front) = self.expected.front_mut()
+            && front.copy_ends > 0
+        {
+            front.copy_ends -= 1;
+            self.phase = Phase::Normal;
+            return;
         }
+        let (mut end, mut syncs, mut copy_ends) = (1, 0, 0);
+        while let Some(next) = self.expected.get(end)
+            && copy_ends == 0
+            && (next.is_fake() || next.request == Request::Sync)
+        {
+            if !next.is_fake() {
+                syncs += 1;
+                copy_ends = next.copy_ends;
+            }
+            end += 1;
+        }
+        if syncs == 0 {
+            return;
+        }
+        let mut behind = self.expected.split_off(end);
+        self.expected
+            .retain(|expected| expected.is_fake() || expected.request != Request::Sync);
+        if let Some(last) = self.expected.back_mut()
+            && copy_ends > 0
+        {
+            last.copy_ends += copy_ends - 1;
+            self.phase = Phase::Normal;
+        }
+        self.expected.append(&mut behind);
+        self.swallowed += syncs;
+        let is_fence = |e: &Expected| e.disposition == Disposition::Skip(OnBehalf::Fence);
+        self.needs_fence = !self.expected.iter().any(is_fence);
+        self.counts = Counts::of(&self.expected);
+        self.is_open = self.expected.back().is_some_and(|last| !last.ends_batch());
     }
 
     fn swallow(&mut self) {

@@ -150,11 +150,26 @@ pub struct Findings {
     pub pins: Pins,
     /// Statements with names of ours that SQL has made: ours, or what a function has put in their place.
     pub made_by_sql: Vec<Box<[u8]>>,
+    /// Bytes of all rows.
+    size: usize,
 }
+
+/// Bytes of an answer that are kept: far above what as many settings as can be tracked, and a server full of
+/// statements, come to. What says more than that has not said what state it has.
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 impl Findings {
     /// Takes the DataRow `body`.
     pub fn add(&mut self, body: &[u8]) -> Result<(), Malformed> {
+        self.size = self.size.saturating_add(body.len());
+        if self.size > MAX_ANSWER {
+            *self = Self {
+                size: self.size,
+                ..Self::default()
+            };
+            self.pins.insert(PinReason::Unproved);
+            return Ok(());
+        }
         let row = backend::data_row(body)?;
         let [Some([kind]), Some(name), value] = row[..] else {
             return Err(Malformed::UndefinedValue("probe row"));
@@ -197,4 +212,23 @@ pub(super) enum StateCheck {
     },
     /// That is being done.
     Mending,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_an_end_is_not_kept() {
+        let mut findings = Findings::default();
+        for number in 0_u32..70_000 {
+            let mut row = vec![0, 3, 0, 0, 0, 1, b's', 0, 0, 0, 4];
+            row.extend_from_slice(&number.to_be_bytes());
+            row.extend_from_slice(&[0, 0, 0, 200]);
+            row.extend_from_slice(&[b'x'; 200]);
+            findings.add(&row).expect("well-formed");
+        }
+        assert!(findings.settings.is_empty());
+        assert!(findings.pins.contains(PinReason::Unproved));
+    }
 }

@@ -513,6 +513,7 @@ impl Session {
             mut settings,
             mut pins,
             made_by_sql,
+            ..
         } = *findings;
         server.statements.doubt_named(&made_by_sql);
         if pins.contains(PinReason::Unproved) {

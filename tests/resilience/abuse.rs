@@ -615,10 +615,23 @@ async fn whoever_leaves_in_the_middle_leaves_nothing_behind() {
 async fn a_copy_whose_client_is_gone_is_ended() {
     let pooler = Pgweir::builder(support::postgres()).pool_size(1).start();
     let mut client = Wire::connect(&pooler, "postgres").await;
+    client
+        .ask("CREATE TABLE IF NOT EXISTS copied (n int)")
+        .await;
     let pid = client.scalar("SELECT pg_backend_pid()").await;
-    let copy = wire::query("CREATE TEMPORARY TABLE t (n int) ON COMMIT DROP; COPY t FROM STDIN");
-    for (what, behind) in [("goodbye", wire::terminate()), ("no goodbye", Vec::new())] {
-        client.send(&[&copy[..], &behind].concat()).await;
+    let copy = "COPY copied FROM STDIN";
+    let batch = [wire::parse("", copy), wire::bind("", &[]), wire::execute()].concat();
+    for (what, bytes) in [
+        ("a goodbye", [wire::query(copy), wire::terminate()].concat()),
+        ("no goodbye", wire::query(copy)),
+        ("a batch", [&batch[..], &wire::flush()].concat()),
+        (
+            "a batch and a goodbye",
+            [&batch[..], &wire::terminate()].concat(),
+        ),
+        ("a whole batch", [&batch[..], &wire::sync()].concat()),
+    ] {
+        client.send(&bytes).await;
         drop(client);
         client = Wire::connect(&pooler, "postgres").await;
         assert_eq!(
