@@ -497,6 +497,20 @@ impl Relay {
     }
 }
 
+/// A client that ends has given back what it had. What a panic leaves is nobody's any more: the server is in
+/// no state that is known, but its place in the pool is to be had again.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        self.leave_queue();
+        if let Some(server) = self.server.take() {
+            self.pool.discard(server);
+        }
+    }
+}
+
 impl Future for &mut Relay {
     type Output = Ended;
 

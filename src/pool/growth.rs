@@ -146,10 +146,11 @@ impl Pool {
         let siblings = limit.siblings();
         let mut others = siblings.iter().filter(|pool| !Arc::ptr_eq(pool, self));
         let taken = others.any(|sibling| sibling.evict_idle()) && limit.take();
-        if !taken {
-            limit.set_contended(true);
+        if taken {
+            return true;
         }
-        taken
+        limit.set_contended(true);
+        limit.take()
     }
 
     /// Closes the connection that has been idle longest, if nobody waits for it.

@@ -53,19 +53,20 @@ impl Limit {
     /// Whether somebody of these pools waits for a connection to be closed.
     #[inline]
     pub(super) fn is_contended(&self) -> bool {
-        self.contended.load(Ordering::Relaxed)
+        self.contended.load(Ordering::SeqCst)
     }
 
-    /// Says whether somebody does.
+    /// Says whether somebody does. Whoever says so tries once more afterwards: either it sees what was given
+    /// back meanwhile, or who gave it back sees that it is waited for.
     pub(super) fn set_contended(&self, contended: bool) {
-        self.contended.store(contended, Ordering::Relaxed);
+        self.contended.store(contended, Ordering::SeqCst);
     }
 
     /// Counts one more connection, if there is room for it.
     pub(super) fn take(&self) -> bool {
         let most = self.most.load(Ordering::Relaxed);
         self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
                 (most == 0 || used < most).then_some(used + 1)
             })
             .is_ok()
@@ -73,7 +74,7 @@ impl Limit {
 
     /// Counts one less.
     pub(super) fn give_back(&self) {
-        self.used.fetch_sub(1, Ordering::AcqRel);
+        self.used.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The pools under this cap that still exist.
