@@ -4,6 +4,7 @@
 //! it wishes, what it waits for) and turns them into a pool. Reads no bytes itself and touches no
 //! connection. Clients of a database with one server have none of this.
 
+mod token;
 mod wished;
 
 use std::{
@@ -540,6 +541,19 @@ impl Routing {
         self.begin_anew();
     }
 
+    /// The session has kept its server and begins something new on it, `data`. What it has seen there is not
+    /// known by a position, and what is asked of that server is not decided: so a token that is asked for is
+    /// one that only the primary is fresh enough for.
+    pub fn on_kept(&mut self, session: &mut Session, data: &[u8], settings: &PoolSettings) {
+        self.read_wishes(session, settings);
+        let unit = session.unit(data);
+        let key = unit.hints.and_then(|hints| hints.key);
+        self.shared_by_comment = key.map(|key| self.watch.shared(&key));
+        if unit.shows_token {
+            self.give_token(session, Token::BEYOND_ALL);
+        }
+    }
+
     /// Takes over what has changed: the servers, the catalogue, the session's settings.
     fn refresh(&mut self, session: &mut Session, settings: &PoolSettings) {
         if !self.cluster.is_current(&self.hosts) {
@@ -574,53 +588,6 @@ impl Routing {
                 self.freshness.token = token;
             }
         }
-    }
-
-    /// The session has kept its server and begins something new on it, `data`. What it has seen there is not known
-    /// by a position, and what is asked of that server is not decided: so a token that is asked for is one that
-    /// only the primary is fresh enough for.
-    pub fn on_kept(&mut self, session: &mut Session, data: &[u8], settings: &PoolSettings) {
-        self.read_wishes(session, settings);
-        let unit = session.unit(data);
-        let key = unit.hints.and_then(|hints| hints.key);
-        self.shared_by_comment = key.map(|key| self.watch.shared(&key));
-        if unit.shows_token {
-            self.give_token(session, Token::BEYOND_ALL);
-        }
-    }
-
-    /// Makes the answer to `SHOW pgweir.token` what the session needs; `false` if that is not known yet.
-    fn tell_token(&mut self, session: &mut Session, settings: &PoolSettings) -> bool {
-        let topology = &self.watch.topology;
-        let Freshness { written, seen, .. } = self.freshness;
-        let shared = self.shared_write(settings);
-        let mut needed = written.max(seen).max(shared);
-        // Others go on writing while it waits.
-        let asked = self.waiting.map(|(_, asked)| asked);
-        let asked = asked.unwrap_or_else(|| topology.polls.next());
-        needed = needed.min(asked);
-        let own = self.freshness.token;
-        if own.is_some_and(|token| Some(token.history) != topology.history()) {
-            // What it stands for only the primary has: whatever that holds by now.
-            needed = asked;
-        }
-        let (Some(history), Some(position)) = (topology.history(), topology.position(needed))
-        else {
-            self.watch.want(needed.max(topology.polls.next()));
-            return false;
-        };
-        let own = self
-            .freshness
-            .token
-            .filter(|token| token.history == history);
-        let position = own.map_or(position, |token| token.position.max(position));
-        self.give_token(session, Token { history, position });
-        true
-    }
-
-    fn give_token(&mut self, session: &mut Session, token: Token) {
-        self.told = Some(token);
-        session.insert_setting(wished::TOKEN, token.to_string().as_bytes());
     }
 }
 
