@@ -380,7 +380,7 @@ impl Session {
                 Ok(())
             };
         }
-        self.guard_sequences_from_unseen(server, out);
+        self.guard_sequences_from_unseen(FrontendTag::Query, server, out);
         self.touch(Effects::UNKNOWN);
         self.note_unseen();
         server.statements.doubt_all();
@@ -441,8 +441,6 @@ impl Session {
     ) -> Result<(), Violation> {
         let is_unnamed = message.frame.body().first() == Some(&0);
         if is_unnamed && !message.is_small() {
-            // Not at its Bind: a Query of ours would drop the statement, which nobody could make again.
-            self.guard_sequences_from_unseen(server, out);
             self.parse_streamed(server);
             self.note_unseen();
             Self::forward(message, out);
@@ -493,7 +491,7 @@ impl Session {
             Self::refuse_bind(refusal, server, out);
             return Ok(());
         }
-        if let Err(refusal) = self.guard_sequences(runs, server, out) {
+        if let Err(refusal) = self.guard_sequences(runs, FrontendTag::Bind, server, out) {
             Self::refuse_bind(refusal, server, out);
             return Ok(());
         }

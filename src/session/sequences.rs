@@ -16,7 +16,7 @@ use super::{
     server_state::Unnamed,
 };
 use crate::{
-    protocol::{backend::TransactionStatus, encode},
+    protocol::{FrontendTag, backend::TransactionStatus, encode},
     sql::{Class, Effects},
 };
 
@@ -54,11 +54,12 @@ const DISCARD: &[u8] = b"DISCARD SEQUENCES";
 const NAME: &[u8] = b"pgweir_sequences";
 
 impl Session {
-    /// Sees to it that a statement which is about to be sent finds no other client's values.
+    /// Sees to it that a statement which is about to be sent, by that message, finds no other client's values.
     #[inline]
     pub(super) fn guard_sequences(
         &self,
         runs: Runs,
+        by: FrontendTag,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Result<(), Refusal> {
@@ -72,22 +73,24 @@ impl Session {
         if is_harmless && !may_ask {
             return Ok(());
         }
-        self.guard((asks, may_ask), server, out)
+        self.guard((asks, may_ask), by, server, out)
     }
 
     /// The same for one of which nothing is known.
     pub(super) fn guard_sequences_from_unseen(
         &self,
+        by: FrontendTag,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) {
-        let guarded = self.guard((false, true), server, out);
+        let guarded = self.guard((false, true), by, server, out);
         debug_assert!(guarded.is_ok(), "only who is seen to ask is refused");
     }
 
     fn guard(
         &self,
         (asks, may_ask): (bool, bool),
+        by: FrontendTag,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Result<(), Refusal> {
@@ -114,7 +117,9 @@ impl Session {
             return Ok(());
         }
         let before = std::mem::replace(&mut server.sequences, Sequences::Of(self.id));
-        let (request, why) = if self.batch == Batch::Open {
+        // A Query of ours would drop the statement that is about to be bound, or that may yet fail.
+        let may_drop = by == FrontendTag::Query || !self.has_unnamed_on(server);
+        let (request, why) = if self.batch == Batch::Open || !may_drop {
             encode::run_in_batch(out.own(), NAME, DISCARD);
             let why = Disposition::Skip(OnBehalf::Sequences);
             for request in [Request::Close, Request::Parse, Request::Bind] {
