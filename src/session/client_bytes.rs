@@ -5,14 +5,12 @@
 //! rests on what an earlier batch may yet take back is not taken before that is settled.
 
 use super::{
-    Batch, HOLD_LIMIT, LastRun, Outbox, ServerState, Session, Stall, Violation,
+    Batch, HOLD_LIMIT, LastRun, Outbox, ServerState, Session, Violation,
     effects::DEALLOCATING,
-    effects::Runs,
     expected::{Disposition, Expected, Fake, Request},
-    named::is_ours,
-    probe::{PinReason, StateCheck},
     revoke::Revoke,
     server_state::Streaming,
+    stall::Stall,
 };
 use crate::{
     protocol::{
@@ -27,9 +25,6 @@ use crate::{
 
 /// The longest Parse message that is held to give its statement a name of its own.
 const PREPARED_TEXT_LIMIT: usize = 16 * 1024 * 1024;
-
-/// How many replies a server may owe before the client has to wait.
-const OWED_LIMIT: usize = 4096;
 
 /// What became of a client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,15 +97,9 @@ impl Session {
                     terminate: true,
                 });
             }
-            self.stalled = if self.must_wait(&frame, server) {
-                Stall::Waits
-            } else if self.must_not_follow(&data[at..], server) {
-                Stall::MustNotFollow
-            } else {
-                Stall::No
-            };
+            self.stalled = self.stall(&frame, &data[at..], server);
             if self.is_stalled() {
-                if server.pipeline.len() >= OWED_LIMIT {
+                if self.stalled == Stall::Full {
                     encode::flush(out.own());
                 }
                 break;
@@ -195,70 +184,6 @@ impl Session {
             FrontendTag::Parse if self.is_held_whole(frame)? => Ok(false),
             _ => Ok(frame.bytes.len() >= HOLD_LIMIT),
         }
-    }
-
-    /// Whether the message has to wait for what the server answers to earlier ones.
-    fn must_wait(&self, frame: &Frame<'_, FrontendTag>, server: &ServerState) -> bool {
-        let body = frame.body();
-        let is_answered = !matches!(
-            frame.tag,
-            FrontendTag::CopyData
-                | FrontendTag::CopyDone
-                | FrontendTag::CopyFail
-                | FrontendTag::Flush
-        );
-        if is_answered && server.pipeline.len() >= OWED_LIMIT {
-            return !server.pipeline.is_copy_in();
-        }
-        if frame.tag == FrontendTag::Sync && self.awaits_query_in_batch(server) {
-            return true;
-        }
-        let is_request = is_answered && frame.tag != FrontendTag::Sync;
-        if is_request && self.awaits_state_check(server) {
-            return true;
-        }
-        if !Self::holds(server) || !self.tracks() {
-            return false;
-        }
-        match frame.tag {
-            FrontendTag::Parse => body.first() != Some(&0),
-            FrontendTag::Bind => match Bind::read(body) {
-                Ok(bind) => !(bind.statement.is_empty() && self.unnamed.is_of_batch),
-                Err(_) => false,
-            },
-            FrontendTag::Describe | FrontendTag::Close => body.first() == Some(&b'S'),
-            FrontendTag::Query => true,
-            _ => false,
-        }
-    }
-
-    /// Whether the unit before may have changed the session's state and the server has not said how:
-    /// what comes next may have to run on other settings than it would find now.
-    pub(super) fn awaits_state_check(&self, server: &ServerState) -> bool {
-        let is_unchecked = match self.check {
-            StateCheck::None => !self.touched.is_empty() && !server.pipeline.is_empty(),
-            StateCheck::Probing(_) | StateCheck::Due { .. } | StateCheck::Mending => true,
-        };
-        is_unchecked && self.batch == Batch::Closed && !server.pipeline.is_copy_in()
-    }
-
-    /// Whether a Query in the middle of a batch has yet to tell if it left a transaction open.
-    pub(super) fn awaits_query_in_batch(&self, server: &ServerState) -> bool {
-        self.last_run == LastRun::Query
-            && server.pipeline.is_status_open()
-            && !server.pipeline.is_copy_in()
-            && !server.pipeline.ignores_until_sync()
-    }
-
-    /// Whether what was entered for an earlier batch may yet be taken back.
-    pub(super) fn holds(server: &ServerState) -> bool {
-        let pipeline = &server.pipeline;
-        pipeline.may_revoke() && !pipeline.is_copy_in() && !pipeline.ignores_until_sync()
-    }
-
-    /// Whether the server owes so much that the client has to go on waiting.
-    pub(super) fn is_full(server: &ServerState) -> bool {
-        server.pipeline.len() > OWED_LIMIT / 2 && !server.pipeline.is_copy_in()
     }
 
     /// Whether this is a statement with a name, which is kept under a name of ours and so must be at
@@ -481,10 +406,7 @@ impl Session {
         out: &mut Outbox<'_>,
     ) -> Result<(), Violation> {
         let bind = Bind::read(message.frame.body()).map_err(message.malformed())?;
-        let runs = match self.statements.named(bind.statement) {
-            Some(statement) => Runs::from(&statement.facts),
-            None => self.unnamed.runs,
-        };
+        let runs = self.runs_of(bind.statement);
         self.note_settings_of(bind.statement, runs);
         self.note_write_of(bind.statement);
         if let Some(refusal) = self.refusal_on_replica(runs.effects, false) {
@@ -562,12 +484,11 @@ impl Session {
             Self::forward(message, out);
             return Ok(());
         }
-        let statement = self.statements.remove(name);
-        if statement.is_none() && self.pins.contains(PinReason::PreparedStatement) && !is_ours(name)
-        {
+        if self.is_servers_own(name) {
             Self::pass(Request::Close, message, server, out);
             return Ok(());
         }
+        let statement = self.statements.remove(name);
         // The server keeps the statement for others; a name it does not know may be closed.
         let closed = Expected::new(Request::Close, Disposition::Fake(Fake::CloseComplete))
             .revoking(statement.map(|statement| Revoke::Named {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Mode, Session,
+    named::is_ours,
     probe::PinReason,
     settings::is_read_by_parser,
     statements::{Source, Statement},
@@ -94,6 +95,27 @@ fn sets_what_parser_reads(text: &[u8], facts: &sql::Facts) -> bool {
 }
 
 impl Session {
+    /// What running the statement of that name may do.
+    #[inline]
+    pub(super) fn runs_of(&self, name: &[u8]) -> Runs {
+        match self.statements.named(name) {
+            Some(statement) => Runs::from(&statement.facts),
+            None if name.is_empty() => self.unnamed.runs,
+            None if self.is_servers_own(name) => Runs {
+                effects: Effects::UNKNOWN,
+                class: Class::Unknown,
+            },
+            None => Runs::default(),
+        }
+    }
+
+    /// Whether a name may be that of a statement which only the server knows: a PREPARE among other
+    /// statements, or inside of a function, names one there.
+    pub(super) fn is_servers_own(&self, name: &[u8]) -> bool {
+        let prepares = self.pins.contains(PinReason::PreparedStatement) || !self.touched.is_empty();
+        prepares && !name.is_empty() && !is_ours(name) && self.statements.named(name).is_none()
+    }
+
     /// Whether session state is tracked, and names of statements are translated.
     #[inline]
     pub(super) fn tracks(&self) -> bool {

@@ -31,6 +31,7 @@ mod server_bytes;
 pub mod server_state;
 pub mod settings;
 pub mod stake;
+mod stall;
 pub mod statements;
 pub mod texts;
 pub mod unit;
@@ -49,7 +50,7 @@ pub use texts::{Texts, World};
 pub use unit::{Kind, Place, Unit};
 
 use self::{
-    dialect::Dialect, probe::StateCheck, revoke::Cause, server_state::Streaming,
+    dialect::Dialect, probe::StateCheck, revoke::Cause, server_state::Streaming, stall::Stall,
     statements::ClientStatements, unit::Writes, unnamed::UnnamedStatement,
 };
 use crate::{
@@ -166,17 +167,6 @@ enum LastRun {
     Query,
 }
 
-/// Whether a whole message of the client's waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stall {
-    #[default]
-    No,
-    /// For an answer of the server's.
-    Waits,
-    /// Until the server owes nothing, for it must not follow what it does.
-    MustNotFollow,
-}
-
 /// One client's protocol state.
 #[derive(Debug)]
 pub struct Session {
@@ -197,7 +187,7 @@ pub struct Session {
     streaming: Option<Streaming>,
     /// How far the messages that are held back have been scanned for the end of their batch.
     scanned: usize,
-    /// Whether a whole message waits for what the server answers to an earlier one.
+    /// Whether a whole message waits for what the server answers to an earlier one, and why.
     stalled: Stall,
     /// What the statements since the last probe may have done to the server's session state.
     touched: Effects,
@@ -294,25 +284,6 @@ impl Session {
     /// Whether a message of the client's is on its way to the server in pieces.
     pub fn is_mid_message(&self) -> bool {
         self.streaming.is_some_and(|streaming| streaming.forward)
-    }
-
-    /// Whether a whole message of the client's waits for an answer of the server's. Until then no
-    /// more should be read from the client.
-    pub fn is_stalled(&self) -> bool {
-        self.stalled != Stall::No
-    }
-
-    /// Whether the message that waited can be taken now, by `server` or, without one, by
-    /// [`Session::plan`].
-    pub fn can_resume(&self, server: Option<&ServerState>) -> bool {
-        let must_wait = |server| {
-            Self::is_full(server)
-                || Self::holds(server)
-                || self.awaits_state_check(server)
-                || self.waits_to_follow(server)
-                || self.awaits_query_in_batch(server)
-        };
-        self.is_stalled() && !server.is_some_and(must_wait)
     }
 
     /// Whether the server may have session state that is not known exactly.

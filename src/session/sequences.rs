@@ -16,7 +16,7 @@ use super::{
     server_state::Unnamed,
 };
 use crate::{
-    protocol::{FrontendTag, backend::TransactionStatus, encode},
+    protocol::{Frame, FrontendTag, backend::TransactionStatus, encode, frontend::Bind},
     sql::{Class, Effects},
 };
 
@@ -48,6 +48,19 @@ impl Sequences {
     }
 }
 
+/// Whether a statement asks for sequence values, and whether it may do so; nothing, if it neither asks nor writes.
+#[inline]
+fn asking(runs: Runs) -> Option<(bool, bool)> {
+    let asks = runs.effects.contains(Effects::SEQUENCE_STATE);
+    // Nobody has looked at the text, so it may ask as well.
+    let may_ask = asks || runs.effects.contains(Effects::UNKNOWN);
+    let is_harmless = matches!(
+        runs.class,
+        Class::Read | Class::Empty | Class::Begin | Class::Transaction | Class::Set
+    );
+    (may_ask || !is_harmless).then_some((asks, may_ask))
+}
+
 const DISCARD: &[u8] = b"DISCARD SEQUENCES";
 
 /// The statement, and portal, by which that is run inside a batch.
@@ -63,17 +76,26 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Result<(), Refusal> {
-        let asks = runs.effects.contains(Effects::SEQUENCE_STATE);
-        // Nobody has looked at the text, so it may ask as well.
-        let may_ask = asks || runs.effects.contains(Effects::UNKNOWN);
-        let is_harmless = matches!(
-            runs.class,
-            Class::Read | Class::Empty | Class::Begin | Class::Transaction | Class::Set
-        );
-        if is_harmless && !may_ask {
+        let Some(asking) = asking(runs) else {
             return Ok(());
-        }
-        self.guard((asks, may_ask), by, server, out)
+        };
+        self.guard(asking, by, server, out)
+    }
+
+    /// Whether others' values may have to be discarded, and it is not known if the transaction that this would be
+    /// done in has failed: then what asks may be refused for another reason than the discarding would be.
+    pub(super) fn awaits_status_for_sequences(server: &ServerState) -> bool {
+        server.pipeline.is_status_open()
+            && matches!(server.sequences, Sequences::Others | Sequences::Mixed)
+    }
+
+    /// Whether a message may have others' values discarded before it. A Query is refused as the discarding is.
+    pub(super) fn may_discard_sequences(&self, frame: &Frame<'_, FrontendTag>) -> bool {
+        let bind = match frame.tag {
+            FrontendTag::Bind => Bind::read(frame.body()),
+            _ => return false,
+        };
+        bind.is_ok_and(|bind| asking(self.runs_of(bind.statement)).is_some())
     }
 
     /// The same for one of which nothing is known.
@@ -117,9 +139,8 @@ impl Session {
             return Ok(());
         }
         let before = std::mem::replace(&mut server.sequences, Sequences::Of(self.id));
-        // A Query of ours would drop the statement that is about to be bound, or that may yet fail.
-        let may_drop = by == FrontendTag::Query || !self.has_unnamed_on(server);
-        let (request, why) = if self.batch == Batch::Open || !may_drop {
+        // A Query of ours would drop the unnamed statement that is about to be bound.
+        let (request, why) = if self.batch == Batch::Open || by != FrontendTag::Query {
             encode::run_in_batch(out.own(), NAME, DISCARD);
             let why = Disposition::Skip(OnBehalf::Sequences);
             for request in [Request::Close, Request::Parse, Request::Bind] {

@@ -150,7 +150,7 @@ impl Session {
         }
         self.batch = super::Batch::Closed;
         self.scanned = 0;
-        self.stalled = super::Stall::No;
+        self.stalled = super::stall::Stall::No;
         self.forget_attachment();
         self.forget_writes();
         server.stake.take()

@@ -9,7 +9,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    Batch, HOLD_LIMIT, ServerState, Session, Stall,
+    Batch, HOLD_LIMIT, ServerState, Session,
+    stall::Stall,
     statements::{Source, Statement},
 };
 use crate::{
@@ -472,8 +473,10 @@ impl Session {
             return;
         }
         let mut gathered = Gathered::new();
-        let is_seen = self.add_statement(name, &mut gathered);
-        if !is_seen || gathered.unit.kind == Kind::Write {
+        if self.is_servers_own(name) || !self.add_statement(name, &mut gathered) {
+            return self.note_unseen();
+        }
+        if gathered.unit.kind == Kind::Write {
             self.writes = self.writes.max(gathered.writes);
         }
     }

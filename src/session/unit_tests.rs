@@ -291,6 +291,22 @@ fn only_what_may_write_is_remembered_as_a_write() {
 }
 
 #[test]
+fn what_is_bound_and_cannot_be_looked_up_may_be_a_write() {
+    let streamed = format!("SELECT {}", "1 + ".repeat(HOLD_LIMIT));
+    for (first, name) in [
+        (parse("", &streamed), ""),
+        (query("PREPARE p AS DELETE FROM t; SELECT 1"), "p"),
+    ] {
+        let mut session = session();
+        session.set_place(Place::Primary);
+        take(&mut session, &first);
+        session.forget_writes();
+        take(&mut session, &[bind(name), sync()].concat());
+        assert!(session.has_written(), "{name:?}");
+    }
+}
+
+#[test]
 fn only_reads_follow_what_a_replica_has_not_answered() {
     let mut session = session();
     session.set_place(Place::Replica);

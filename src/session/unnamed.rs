@@ -78,11 +78,6 @@ impl Session {
         }
     }
 
-    /// Whether the server has the client's unnamed statement, or will.
-    pub(super) fn has_unnamed_on(&self, server: &ServerState) -> bool {
-        server.unnamed == Unnamed::Is(self.unnamed_id())
-    }
-
     /// Drops the unnamed statement, as a Query and a Close do (manual, "Extended Query"). The answer
     /// is what to take back if that is not carried out, which only an earlier error in the same
     /// batch can bring about.
@@ -167,10 +162,10 @@ impl Session {
         if let Some(needed) = self.unnamed.needs.clone() {
             self.ensure(&needed, server, out);
         }
-        if self.has_unnamed_on(server) {
+        let wanted = Unnamed::Is(self.unnamed_id());
+        if server.unnamed == wanted {
             return;
         }
-        let wanted = Unnamed::Is(self.unnamed_id());
         let on_behalf = Disposition::Skip(OnBehalf::Statement);
         let (expected, wanted) = match &self.unnamed.source {
             Source::Parse(message) => {
