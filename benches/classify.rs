@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pgweir::sql::{Env, cache::Cache, classify};
+use pgweir::sql::{Env, cache::Cache, classify, shape};
 
 const PGBENCH: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;";
 
@@ -49,15 +49,23 @@ fn cached(c: &mut Criterion) {
         // Ten thousand others beside it, as in a long-running worker.
         for number in 0..10_000 {
             let other = format!("SELECT {number:0>200}");
-            cache.facts(other.as_bytes(), 0, || classify(other.as_bytes(), &env));
+            cache.keep(other.as_bytes(), 0, classify(other.as_bytes(), &env));
         }
+        cache.keep(text.as_bytes(), 0, classify(text.as_bytes(), &env));
         group.bench_function(format!("{name} ({} B)", text.len()), |b| {
-            b.iter(|| {
-                let text = black_box(text.as_bytes());
-                cache.facts(text, 0, || classify(text, &env))
-            });
+            b.iter(|| cache.find(black_box(text.as_bytes()), 0));
         });
     }
+    let mut cache = Cache::new(8 << 20);
+    let mut room = Vec::new();
+    assert!(shape(PGBENCH.as_bytes(), &mut room));
+    cache.keep(&room, 0, classify(&room, &Env::default()));
+    group.bench_function("pgbench SELECT, by its shape", |b| {
+        b.iter(|| {
+            shape(black_box(PGBENCH.as_bytes()), &mut room);
+            cache.find(&room, 0)
+        });
+    });
     group.finish();
 }
 

@@ -5,7 +5,7 @@
 #[path = "statements/table.rs"]
 mod table;
 
-use pgweir::sql::{Class, Env, classify};
+use pgweir::sql::{self, Class, Env, classify};
 use table::cases;
 
 fn target(class: Class) -> &'static str {
@@ -27,6 +27,27 @@ fn env() -> Env<'static> {
         server_version: 18,
         ..Env::default()
     }
+}
+
+/// What is remembered of a shape is said of every text that has it.
+#[test]
+fn a_shape_is_what_its_texts_are() {
+    let mut shapes = 0;
+    for case in cases() {
+        let mut shape = Vec::new();
+        if !sql::shape(case.text.as_bytes(), &mut shape) {
+            continue;
+        }
+        shapes += 1;
+        let other = str::from_utf8(&shape).unwrap().replace(" 0", " 98765");
+        let [text, shape, other] = [case.text.as_bytes(), &shape, other.as_bytes()].map(|text| {
+            let facts = classify(text, &env());
+            (facts.class, facts.reason, facts.effects, facts.statements)
+        });
+        assert_eq!(shape, text, "{}", case.text);
+        assert_eq!(other, text, "{}", case.text);
+    }
+    assert!(shapes > 150, "only {shapes} statements have a shape");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Looking at SQL texts, once each.
 //!
-//! What one worker's sessions share: the cache of answers for long texts, and the answer for the last
-//! short one, so that the decision where a text goes and the bookkeeping of what it may leave behind cost
-//! one look together. What the catalogue knows comes in as a [`World`].
+//! What one worker's sessions share: the cache of answers for long texts and for shapes, and the answer for
+//! the last short text, so that the decision where a text goes and the bookkeeping of what it may leave behind
+//! cost one look together. What the catalogue knows comes in as a [`World`].
 
 use std::{cell::RefCell, hash::BuildHasher, rc::Rc, sync::Arc};
 
@@ -15,11 +15,14 @@ use crate::{
         FrontendTag, frame,
         frontend::{self, Bind, Parse},
     },
-    sql::{self, Builtins, Class, Env, Facts, Knowledge, Reason, cache::Cache},
+    sql::{self, Builtins, Class, Detail, Env, Facts, Knowledge, Reason, Span, cache::Cache},
 };
 
 /// What a worker's cache of texts may take, in bytes.
 const CACHE_BUDGET: usize = 8 << 20;
+
+/// Shorter texts without a shape are looked at anew: that costs no more than asking the cache.
+const CACHED_FROM: usize = 128;
 
 /// So many texts that were refused are remembered; then all are forgotten.
 const MAX_REFUSED: usize = 10_000;
@@ -47,8 +50,10 @@ pub struct Texts(Rc<RefCell<Looks>>);
 
 struct Looks {
     cache: Cache,
-    /// The last text that was too short for the cache, under which key, and what it was.
+    /// The last short text, under which key, and what it was.
     last: (Vec<u8>, u64, Option<Facts>),
+    /// Room for a shape.
+    shape: Vec<u8>,
     /// Texts that a replica has refused although they had been found to be reads: hashes of the text
     /// and its key.
     refused: HashSet<u64, RandomState>,
@@ -72,6 +77,7 @@ impl Texts {
         Self(Rc::new(RefCell::new(Looks {
             cache: Cache::new(budget),
             last: Default::default(),
+            shape: Vec::new(),
             refused: HashSet::default(),
         })))
     }
@@ -79,43 +85,64 @@ impl Texts {
     #[inline]
     fn facts(&self, text: &[u8], key: u64, env: &Env<'_>) -> Facts {
         let mut looks = self.0.borrow_mut();
-        let Looks {
-            cache,
-            last,
-            refused,
-        } = &mut *looks;
-        let look = || {
-            let mut facts = sql::classify(text, env);
-            if !refused.is_empty() && refused.contains(&refused.hasher().hash_one((key, text))) {
-                facts.class = Class::Unknown;
-                facts.reason = Reason::RefusedByReplica;
-            }
-            facts
-        };
-        if text.len() >= sql::cache::MIN_TEXT {
-            return cache.facts(text, key, look);
+        if text.len() >= CACHED_FROM {
+            return looks.facts(text, key, env);
         }
-        match last {
+        match &looks.last {
             (known, under, Some(facts)) if *under == key && **known == *text => *facts,
-            (known, under, facts) => {
+            _ => {
+                let facts = looks.facts(text, key, env);
+                let (known, under, last) = &mut looks.last;
                 known.clear();
                 known.extend_from_slice(text);
                 *under = key;
-                *facts.insert(look())
+                *last.insert(facts)
             }
         }
     }
 }
 
 impl Looks {
-    fn learn(&mut self, text: &[u8], key: u64) {
+    fn facts(&mut self, text: &[u8], key: u64, env: &Env<'_>) -> Facts {
+        let Self {
+            cache,
+            shape,
+            refused,
+            ..
+        } = self;
+        let has_shape = text.len() <= sql::cache::MAX_TEXT && sql::shape(text, shape);
+        let remembered = if has_shape { &**shape } else { text };
+        if (has_shape || text.len() >= CACHED_FROM)
+            && let Some(facts) = cache.find(remembered, key)
+        {
+            return facts;
+        }
+        let mut facts = sql::classify(text, env);
+        if !refused.is_empty() && refused.contains(&refused.hasher().hash_one((key, remembered))) {
+            facts.class = Class::Unknown;
+            facts.reason = Reason::RefusedByReplica;
+        }
+        // Places in the text are not those in another of its shape.
+        if !has_shape && text.len() >= CACHED_FROM {
+            cache.keep(remembered, key, facts);
+        } else if has_shape && facts.statements == 1 && facts.detail == Detail::None {
+            facts.evidence = Span::default();
+            cache.keep(remembered, key, facts);
+        }
+        facts
+    }
+
+    /// A replica has refused the text.
+    fn refuse(&mut self, text: &[u8], key: u64) {
         if self.refused.len() >= MAX_REFUSED {
             self.refused.clear();
         }
-        let hash = self.refused.hasher().hash_one((key, text));
+        let has_shape = text.len() <= sql::cache::MAX_TEXT && sql::shape(text, &mut self.shape);
+        let remembered = if has_shape { &*self.shape } else { text };
+        let hash = self.refused.hasher().hash_one((key, remembered));
         self.refused.insert(hash);
         self.last.2 = None;
-        self.cache.forget(text);
+        self.cache.forget(remembered);
     }
 }
 
@@ -155,8 +182,8 @@ impl Session {
         self.texts.facts(text, self.dialect.key(self.world()), &env)
     }
 
-    /// A replica has refused the unit `data`, which had been found to be a read: whatever text it holds
-    /// is not taken for one again, as long as the catalogue knows nothing new.
+    /// A replica has refused the unit `data`, which had been found to be a read: whatever text it holds,
+    /// and any of its shape, is not taken for one again, as long as the catalogue knows nothing new.
     pub fn learn_refusal(&self, data: &[u8]) {
         let key = self.dialect.key(self.world());
         let mut rest = data;
@@ -168,7 +195,7 @@ impl Session {
                 _ => None,
             };
             if let Some(text) = text {
-                self.texts.0.borrow_mut().learn(text, key);
+                self.texts.0.borrow_mut().refuse(text, key);
             }
             if let (FrontendTag::Bind, Ok(bind)) = (frame.tag, Bind::read(body)) {
                 self.learn_refusal_of(bind.statement, key);
@@ -181,10 +208,10 @@ impl Session {
         if let Some(statement) = self.statements.named(name) {
             statement.verdict.refuse(self.world());
             if let Source::Parse { text, .. } = &statement.source {
-                self.texts.0.borrow_mut().learn(text, key);
+                self.texts.0.borrow_mut().refuse(text, key);
             }
         } else if let Some(text) = self.unnamed.text() {
-            self.texts.0.borrow_mut().learn(text, key);
+            self.texts.0.borrow_mut().refuse(text, key);
         }
     }
 

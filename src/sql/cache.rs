@@ -14,8 +14,6 @@ use hashbrown::HashTable;
 
 use super::Facts;
 
-/// Shorter texts are looked at anew: that costs no more than asking here.
-pub const MIN_TEXT: usize = 128;
 /// Longer texts are seldom seen twice, and a few of them would fill the cache.
 pub const MAX_TEXT: usize = 4096;
 
@@ -31,8 +29,6 @@ pub struct Cache {
     hand: usize,
     bytes: usize,
     budget: usize,
-    hits: u64,
-    misses: u64,
 }
 
 struct Entry {
@@ -43,13 +39,9 @@ struct Entry {
     used: bool,
 }
 
-/// How a cache has fared.
+/// How full a cache is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CacheStats {
-    /// Answers given from memory.
-    pub hits: u64,
-    /// Answers that had to be found; texts that are never kept are not counted.
-    pub misses: u64,
     /// Texts in memory.
     pub entries: usize,
     /// What they take, in bytes.
@@ -66,32 +58,31 @@ impl Cache {
             hand: 0,
             bytes: 0,
             budget,
-            hits: 0,
-            misses: 0,
         }
     }
 
-    /// The facts of `text`: from memory, or by `look`.
+    /// What was found about `text` in that world.
     #[inline]
-    pub fn facts(&mut self, text: &[u8], world: u64, look: impl FnOnce() -> Facts) -> Facts {
-        if !(MIN_TEXT..=MAX_TEXT).contains(&text.len()) || text.len() + OVERHEAD > self.budget {
-            return look();
+    pub fn find(&mut self, text: &[u8], world: u64) -> Option<Facts> {
+        if self.entries.is_empty() {
+            return None;
         }
+        let position = *self.position(text, self.hasher.hash_one(text))?;
+        let entry = &mut self.entries[position as usize];
+        if entry.world != world {
+            return None;
+        }
+        entry.used = true;
+        Some(entry.facts)
+    }
+
+    /// Keeps what was found about `text`, in place of what was found in another world.
+    pub fn keep(&mut self, text: &[u8], world: u64, facts: Facts) {
+        if text.len() > MAX_TEXT || text.len() + OVERHEAD > self.budget {
+            return;
+        }
+        self.forget(text);
         let hash = self.hasher.hash_one(text);
-        if let Some(&position) = self.position(text, hash) {
-            let entry = &mut self.entries[position as usize];
-            if entry.world == world {
-                entry.used = true;
-                self.hits += 1;
-                return entry.facts;
-            }
-            self.misses += 1;
-            entry.facts = look();
-            entry.world = world;
-            return entry.facts;
-        }
-        self.misses += 1;
-        let facts = look();
         self.insert(Entry {
             text: text.into(),
             hash,
@@ -99,7 +90,6 @@ impl Cache {
             facts,
             used: false,
         });
-        facts
     }
 
     /// Forgets what was found about `text`.
@@ -110,11 +100,9 @@ impl Cache {
         }
     }
 
-    /// How it has fared so far.
+    /// How full it is.
     pub fn stats(&self) -> CacheStats {
         CacheStats {
-            hits: self.hits,
-            misses: self.misses,
             entries: self.entries.len(),
             bytes: self.bytes,
         }
@@ -182,39 +170,34 @@ mod tests {
         format!("select {number:0>130}").into_bytes()
     }
 
-    fn ask(cache: &mut Cache, text: &[u8], world: u64) -> (Facts, bool) {
-        let mut looked = false;
-        let facts = cache.facts(text, world, || {
-            looked = true;
-            classify(text, &Env::default())
-        });
-        (facts, !looked)
+    /// Asks for a text, and keeps what was found; answers whether it was there.
+    fn ask(cache: &mut Cache, text: &[u8], world: u64) -> bool {
+        let facts = classify(text, &Env::default());
+        let found = cache.find(text, world);
+        if let Some(found) = found {
+            assert_eq!(found, facts);
+        } else {
+            cache.keep(text, world, facts);
+        }
+        found.is_some()
     }
 
     #[test]
     fn a_text_is_looked_at_once_in_each_world() {
         let mut cache = Cache::new(1 << 20);
-        let (first, hit) = ask(&mut cache, &text(1), 0);
-        assert!(!hit);
-        assert_eq!(ask(&mut cache, &text(1), 0), (first, true));
-        assert!(!ask(&mut cache, &text(2), 0).1);
-        assert!(!ask(&mut cache, &text(1), 1).1);
-        assert!(ask(&mut cache, &text(1), 1).1);
+        let asked = [(1, 0), (1, 0), (2, 0), (1, 1), (1, 1), (1, 0)];
+        let found = asked.map(|(number, world)| ask(&mut cache, &text(number), world));
+        assert_eq!(found, [false, true, false, false, true, false]);
         assert_eq!(cache.stats().entries, 2);
-        assert_eq!((cache.stats().hits, cache.stats().misses), (2, 3));
     }
 
     #[test]
-    fn short_and_long_texts_are_not_kept() {
-        let mut cache = Cache::new(1 << 20);
-        for text in [vec![b' '; MIN_TEXT - 1], vec![b' '; MAX_TEXT + 1]] {
-            assert!(!ask(&mut cache, &text, 0).1);
-            assert!(!ask(&mut cache, &text, 0).1);
+    fn long_texts_are_not_kept_and_without_a_budget_none() {
+        for (budget, length) in [(1 << 20, MAX_TEXT + 1), (0, 10)] {
+            let mut cache = Cache::new(budget);
+            assert!(!ask(&mut cache, &vec![b' '; length], 0));
+            assert_eq!(cache.stats(), CacheStats::default());
         }
-        assert_eq!(cache.stats(), CacheStats::default());
-        let mut nothing = Cache::new(0);
-        ask(&mut nothing, &text(1), 0);
-        assert_eq!(nothing.stats().entries, 0);
     }
 
     #[test]
@@ -224,12 +207,12 @@ mod tests {
         ask(&mut cache, &text(0), 0);
         for number in 1..1000 {
             ask(&mut cache, &text(number), 0);
-            assert!(ask(&mut cache, &text(0), 0).1, "lost at {number}");
+            assert!(ask(&mut cache, &text(0), 0), "lost at {number}");
             assert!(cache.stats().bytes <= budget && cache.index.len() == cache.entries.len());
         }
         assert_eq!(cache.stats().entries, 10);
         assert!(
-            ask(&mut cache, &text(999), 0).1,
+            ask(&mut cache, &text(999), 0),
             "the newest text was not kept"
         );
     }

@@ -5,7 +5,7 @@
 //! lexer     bytes → tokens, as scan.l            builtins   which functions may run on a replica
 //! statement one statement, by its first word     walk, call everything that contains expressions
 //! hint      wishes of the client in comments     cache      answers for texts seen before
-//! catalogue what one database holds of its own
+//! shape     a text without its numbers             catalogue  what one database holds of its own
 //! ```
 //!
 //! There is no tree, no recursion and no allocation: time is linear in the text and the stack constant, whatever the
@@ -26,6 +26,7 @@ mod filter;
 pub mod hint;
 mod lexer;
 mod settings;
+mod shape;
 mod statement;
 mod transaction;
 mod walk;
@@ -34,6 +35,7 @@ mod words;
 pub use builtins::safe_functions;
 pub use effects::Effects;
 pub use filter::NameFilter;
+pub use shape::shape;
 
 pub use facts::{
     Class, Detail, Discard, Facts, Isolation, Parameter, Reason, SetScope, Span, TxControl, TxModes,
