@@ -348,6 +348,22 @@ fn a_statement_prepared_long_ago_sets_what_is_asked_for_later() {
     }
 }
 
+/// `pg_settings` says that SET TRANSACTION had set something for the session, which a transaction refuses to have set.
+#[test]
+fn what_was_set_for_a_transaction_is_not_taken_for_the_sessions() {
+    let seats = Seats::new();
+    let mut one = seats.client();
+    one.run("BEGIN");
+    one.run("SET TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE, DEFERRABLE");
+    one.run("COMMIT");
+    let mut two = seats.client();
+    two.run("SET default_transaction_read_only = on");
+    two.run("SET default_transaction_isolation = 'repeatable read'");
+    assert_eq!(one.value("SHOW transaction_read_only"), "off");
+    assert_eq!(one.value("SHOW transaction_isolation"), "read committed");
+    assert_eq!(two.value("SHOW transaction_read_only"), "on");
+}
+
 #[test]
 fn startup_options_are_what_reset_goes_back_to() {
     let mut seats = Seats::new();

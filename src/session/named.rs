@@ -189,7 +189,8 @@ impl Session {
         let needs_server = matches!(facts.detail, Detail::Discard(_))
             || self.batch == Batch::Open
             || !server.pipeline.is_quiescent()
-            || server.status == TransactionStatus::Failed
+            // A transaction may have a portal without a name, which a Query drops, or have failed.
+            || server.status != TransactionStatus::Idle
             || !self.touched.is_empty()
             || !self.pins.is_empty();
         let names = self.statements.take();

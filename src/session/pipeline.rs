@@ -330,6 +330,20 @@ impl Pipeline {
         })
     }
 
+    /// What the client called a statement, by the server's name, that it has given up by a request which is not answered.
+    pub(super) fn name_given_up(&self, server_name: &[u8]) -> Option<&[u8]> {
+        let revokes = self.expected.iter().flat_map(|expected| &expected.revokes);
+        let mut names = revokes.filter_map(|revoke| match revoke {
+            Revoke::Named {
+                client_name,
+                statement,
+            } => (*statement.name == *server_name).then_some(&**client_name),
+            Revoke::Names(names) => names.client_name(server_name),
+            _ => None,
+        });
+        names.next()
+    }
+
     /// Fits a server's message to the oldest request.
     #[inline]
     pub fn on_message(&mut self, tag: BackendTag) -> Result<Step, Desync> {

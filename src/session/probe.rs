@@ -154,6 +154,14 @@ pub struct Findings {
     size: usize,
 }
 
+/// Settings that are each transaction's own. `SET TRANSACTION` leaves them behind as if the session had set them, to what
+/// they are without it; a transaction that has begun refuses to have them set.
+const OF_TRANSACTIONS: [&[u8]; 3] = [
+    b"transaction_deferrable",
+    b"transaction_isolation",
+    b"transaction_read_only",
+];
+
 /// Bytes of an answer that are kept: far above what as many settings as can be tracked, and a server full of
 /// statements, come to. What says more than that has not said what state it has.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -175,6 +183,7 @@ impl Findings {
             return Err(Malformed::UndefinedValue("probe row"));
         };
         let reason = match kind {
+            b's' if OF_TRANSACTIONS.contains(&name) => return Ok(()),
             b's' => {
                 self.settings.insert(name, value.unwrap_or_default());
                 return Ok(());

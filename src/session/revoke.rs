@@ -218,12 +218,25 @@ impl ServerState {
                 }
                 Revoke::Evicted(statement) => self.statements.insert_doubtful(statement),
                 Revoke::Sequences(before) => self.sequences = *before,
-                // A later batch may have given it another one since: which, is not worth knowing.
-                Revoke::Unnamed { .. } | Revoke::ServerUnnamed if cause == Cause::Ignored => {
-                    self.unnamed = Unnamed::Unknown;
+                Revoke::Unnamed { serial, .. } if cause == Cause::Ignored => {
+                    self.doubt_unnamed(*serial);
+                }
+                Revoke::ServerUnnamed if cause == Cause::Ignored => {
+                    self.doubt_unnamed(match expected.subject {
+                        Subject::Unnamed(serial) => serial,
+                        Subject::None | Subject::Statement(_) => u64::MAX,
+                    });
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The unnamed statement with this serial number was not given to the server, or not dropped. If a later batch has
+    /// given it another one since, that holds.
+    fn doubt_unnamed(&mut self, serial: u64) {
+        if !matches!(self.unnamed, Unnamed::Is(id) if id.serial > serial) {
+            self.unnamed = Unnamed::Unknown;
         }
     }
 }

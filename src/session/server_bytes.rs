@@ -15,6 +15,7 @@ use super::{
     revoke::{Cause, Revoke},
     server_state::Streaming,
     settings::is_read_by_parser,
+    statements::NAME_PREFIX,
 };
 use crate::{
     protocol::{
@@ -24,6 +25,9 @@ use crate::{
     },
     sql::Effects,
 };
+
+/// So many statement names an error holds at most: a message and its detail name one.
+const NAMES_IN_AN_ERROR: usize = 8;
 
 /// Why a server connection cannot be used any longer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -276,7 +280,13 @@ impl Session {
                 let taken = self.on_refused(sqlstate, server);
                 match disposition {
                     Disposition::Forward => {
-                        return Ok(self.forward_error(frame, sqlstate, taken.as_deref(), out));
+                        return Ok(self.forward_error(
+                            frame,
+                            sqlstate,
+                            taken.as_deref(),
+                            server,
+                            out,
+                        ));
                     }
                     Disposition::Skip(why) if why.is_vital() => {
                         return Err(ServerFault::SettingsRefused(body.into()));
@@ -320,7 +330,7 @@ impl Session {
                     return Ok(false);
                 }
                 if !is_deferred {
-                    return Ok(self.forward_error(frame, sqlstate, taken.as_deref(), out));
+                    return Ok(self.forward_error(frame, sqlstate, taken.as_deref(), server, out));
                 }
                 self.deferred_error = frame.is_whole().then(|| frame.bytes.into());
             }
@@ -352,6 +362,7 @@ impl Session {
         frame: &Frame<'_, BackendTag>,
         sqlstate: Option<SqlState>,
         taken: Option<&[u8]>,
+        server: &ServerState,
         out: &mut Outbox<'_>,
     ) -> bool {
         let is_about_names = matches!(
@@ -362,23 +373,30 @@ impl Session {
             is_about_names || sqlstate == Some(SqlState::IN_FAILED_SQL_TRANSACTION);
         match self.deferred_error.take() {
             Some(error) if is_consequence => out.own().extend_from_slice(&error),
-            _ if is_about_names && frame.is_whole() => {
-                encode::raw_error(out.own(), &self.translate(frame.body(), taken));
-            }
-            _ => return true,
+            _ => match self.translate(frame, taken, server) {
+                Some(body) => encode::raw_error(out.own(), &body),
+                None => return true,
+            },
         }
         false
     }
 
-    /// An ErrorResponse body in which statement names of ours are the client's again.
-    fn translate(&self, body: &[u8], taken: Option<&[u8]>) -> Vec<u8> {
-        let prefix = super::statements::NAME_PREFIX.as_bytes();
-        let mut translated = Vec::with_capacity(body.len());
-        let mut rest = body;
-        while let Some(start) = rest
-            .windows(prefix.len())
-            .position(|window| window == prefix)
-        {
+    /// The body of an ErrorResponse in which statement names of ours are the client's again, if it holds any. More
+    /// than a few of them are no name of a statement but somebody's text.
+    fn translate(
+        &self,
+        frame: &Frame<'_, BackendTag>,
+        taken: Option<&[u8]>,
+        server: &ServerState,
+    ) -> Option<Vec<u8>> {
+        let prefix = NAME_PREFIX.as_bytes();
+        let mut translated = Vec::new();
+        let mut rest = frame.is_whole().then_some(frame.body())?;
+        for _ in 0..NAMES_IN_AN_ERROR {
+            let starts = |window: &[u8]| window == prefix;
+            let Some(start) = rest.windows(prefix.len()).position(starts) else {
+                break;
+            };
             let length = rest[start..]
                 .iter()
                 .take_while(|b| b.is_ascii_alphanumeric() || **b == b'_')
@@ -387,14 +405,16 @@ impl Session {
             let (ours, behind) = from.split_at(length);
             let theirs = taken
                 .filter(|_| ours == TAKEN)
+                .or_else(|| server.pipeline.name_given_up(ours))
                 .or_else(|| self.statements.client_name(ours));
             let refused = before.strip_suffix(REFUSED);
             translated.extend_from_slice(refused.unwrap_or(before));
             translated.extend_from_slice(theirs.filter(|_| refused.is_none()).unwrap_or(ours));
             rest = behind;
         }
+        let holds_any = rest.len() < frame.body().len();
         translated.extend_from_slice(rest);
-        translated
+        holds_any.then_some(translated)
     }
 
     /// The replies of ours that come next, unless the client has got only a part of what is before.

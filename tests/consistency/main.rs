@@ -24,9 +24,6 @@
 mod support;
 
 mod check;
-#[path = "../crosstalk/dice.rs"]
-#[expect(dead_code, reason = "not every decision is of every kind")]
-mod dice;
 mod history;
 mod script;
 mod session;

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use crate::{
-    dice::Dice,
     history::{Consistency, Event, Fate, Key, Read, SessionId, TokenId, What, Write},
     script::{Part, READ, SHARED_KEYS, write},
-    support::raw::{Raw, bind, copy_data, copy_done, execute, parse, query, sync},
+    support::{
+        dice::Dice,
+        raw::{Raw, bind, copy_data, copy_done, execute, parse, query, sync},
+    },
     world::{SERVERS, World, lock},
 };
 

@@ -10,10 +10,9 @@ use ::pgweir::sandbox::{Cluster, Node, StopMode};
 
 use crate::{
     check::Ledger,
-    dice::Dice,
     script::{DATABASES, cast, schema},
     session::play,
-    support::{self, Pgweir, PgweirBuilder, raw::Raw, servers},
+    support::{self, Pgweir, PgweirBuilder, dice::Dice, raw::Raw, servers},
     world::{World, lock},
 };
 

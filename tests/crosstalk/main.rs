@@ -15,7 +15,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod dice;
 mod polite;
 mod raw;
 #[path = "../drivers/session.rs"]
@@ -34,9 +33,8 @@ use tokio::{
 };
 
 use crate::{
-    dice::Dice,
     session::Session,
-    support::Pgweir,
+    support::{Pgweir, dice::Dice},
     world::{Fate, SCHEMAS, Settings, World, tagged_rows},
 };
 

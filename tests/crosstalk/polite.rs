@@ -10,8 +10,8 @@ use tokio_postgres::{
 };
 
 use crate::{
-    dice::Dice,
     session::Session,
+    support::dice::Dice,
     world::{Fate, SCHEMAS, Settings, World, soon, tagged_rows},
 };
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    dice::Dice,
+    support::dice::Dice,
     wire::{self, Wire},
     world::{Settings, World, soon, tagged_rows},
 };

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    dice::Dice,
+    support::dice::Dice,
     wire::{self, Wire},
     world::{World, soon},
 };

@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{dice::Dice, world::World};
+use crate::{support::dice::Dice, world::World};
 
 const PROTOCOL_3_0: i32 = 196_608;
 const CANCEL_REQUEST: i32 = 80_877_102;

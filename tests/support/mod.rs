@@ -18,6 +18,7 @@
               servers keep real time"
 )]
 
+pub mod dice;
 pub mod login;
 mod pgweir;
 pub mod raw;

@@ -1,0 +1,158 @@
+//! The differential test: random conversations, each held twice, with PostgreSQL alone and through the pooler, whose
+//! pool is smaller than the number of clients. Every answer must be the same to the byte, but for what names an
+//! object or a process of the one database or the other.
+//!
+//! Left out is what docs/session-state.md says to be different; [`words`] says where.
+//!
+//! `PGWEIR_TEST_SEED=n` repeats the conversations of a run (not its timing), `PGWEIR_TEST_SECONDS=n` makes it longer,
+//! `PGWEIR_TEST_CLIENT=n` lets one client speak alone.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test panics, and says what it did"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod heard;
+mod talk;
+mod words;
+
+use std::{env, net::SocketAddr, panic::resume_unwind, process, time::Duration};
+
+use ::pgweir::sandbox::Cluster;
+use tokio::{
+    task::{JoinSet, LocalSet},
+    time::Instant,
+};
+
+use crate::{
+    heard::Heard,
+    support::{
+        Pgweir,
+        dice::Dice,
+        wire::{Wire, terminate},
+    },
+    talk::Talk,
+    words::Words,
+};
+
+const CLIENTS: u64 = 12;
+const POOL_SIZE: usize = 4;
+/// Rounds of one conversation.
+const ROUNDS: usize = 12;
+
+/// The database of those who speak with PostgreSQL alone, and that of those who speak through the pooler.
+const DATABASES: [&str; 2] = ["alone", "pooled"];
+
+#[test]
+fn a_client_is_told_what_postgresql_would_tell_it() {
+    for replicas in [0, 2] {
+        run(replicas);
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var_os(name).map(|value| value.into_string().unwrap().parse().unwrap())
+}
+
+fn run(replicas: usize) {
+    let seed = number("PGWEIR_TEST_SEED").unwrap_or_else(|| u64::from(process::id()));
+    let seconds = number("PGWEIR_TEST_SECONDS").unwrap_or(8);
+    println!("PGWEIR_TEST_SEED={seed}, {replicas} replicas");
+    let builder = Cluster::builder(support::binaries()).replicas(replicas);
+    let cluster = support::start(builder);
+    for database in DATABASES {
+        cluster
+            .primary()
+            .psql(&format!("CREATE DATABASE {database}"))
+            .unwrap();
+        let schemas: String = (0..CLIENTS).map(words::schema).collect();
+        cluster.primary().psql_in(database, &schemas).unwrap();
+    }
+    let pooler = Pgweir::builder(&cluster).pool_size(POOL_SIZE);
+    let pooler = pooler.pool("max_prepared_statements", "5").start();
+    let peers = [
+        SocketAddr::from(([127, 0, 0, 1], cluster.primary().port())),
+        pooler.address(),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let crowd = async {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            if number("PGWEIR_TEST_CLIENT").is_none_or(|alone| alone == client) {
+                clients.spawn_local(converse(peers, client, replicas > 0, seed, end));
+            }
+        }
+        let mut count = 0;
+        while let Some(done) = clients.join_next().await {
+            count += done.unwrap_or_else(|failure| resume_unwind(failure.into_panic()));
+        }
+        count
+    };
+    let count = LocalSet::new().block_on(&runtime, crowd);
+    println!("{count} rounds");
+    assert!(count > 200, "only {count} rounds were spoken");
+}
+
+/// Conversations of one client, one after the other; answers how many rounds they had.
+async fn converse(
+    peers: [SocketAddr; 2],
+    client: u64,
+    replicas: bool,
+    seed: u64,
+    end: Instant,
+) -> usize {
+    let mut count = 0;
+    for life in 0.. {
+        if Instant::now() >= end {
+            break;
+        }
+        let mut dice = Dice::new(seed, (client << 32) + life);
+        let mut wires = Vec::new();
+        for (peer, database) in peers.into_iter().zip(DATABASES) {
+            wires.push(Wire::login(peer, &[("user", "postgres"), ("database", database)]).await);
+        }
+        let mut talk = Talk::new(Words { client, replicas });
+        let mut said = vec![talk.greeting()];
+        for round in 0..=ROUNDS {
+            if round > 0 {
+                said.push(talk.round(&mut dice));
+            }
+            let request = said.last().unwrap();
+            let mut heard = Vec::new();
+            for wire in &mut wires {
+                wire.send(request).await;
+                heard.push(Heard::all(wire, talk.status).await);
+            }
+            let [alone, pooled] = heard.try_into().unwrap();
+            if alone != pooled {
+                let said: Vec<_> = said
+                    .iter()
+                    .map(|said| said.escape_ascii().to_string())
+                    .collect();
+                panic!(
+                    "PGWEIR_TEST_SEED={seed}, client {client}, life {life}, round {round}\nsaid {:#?}\nalone {:#?}\npooled {:#?}",
+                    said, alone, pooled
+                );
+            }
+            talk.hear(&alone);
+            count += 1;
+            if alone.is_over() {
+                break;
+            }
+        }
+        for mut wire in wires {
+            wire.send(&terminate()).await;
+            while wire.read().await.is_some() {}
+        }
+    }
+    count
+}
