@@ -213,6 +213,36 @@ fn a_cancel_never_hits_the_next_client_of_the_server() {
     );
 }
 
+/// PostgreSQL closes the connection of the request when the signal is sent; whoever waits for that may go on.
+#[test]
+fn a_cancel_that_was_waited_for_never_hits_the_next_query() {
+    let single = Single::new();
+    let address = single.pooler.address();
+    let mut client = single.client();
+    // It keeps its server, so that the next query runs where the request goes to.
+    client.run("LISTEN kept");
+    let mut cancelled = 0;
+    for round in 0..300 {
+        let key = client.key.clone();
+        let length = f64::from(round % 30) / 20_000.0;
+        client.send(&query(&format!("SELECT 1 FROM pg_sleep({length})")));
+        let canceller = thread::spawn(move || cancel(address, &key));
+        let own = client.answers();
+        cancelled += usize::from(own.contains(&"E 57014".to_owned()));
+        canceller.join().expect("it does not fail");
+        let next = client.query("SELECT 2 FROM pg_sleep(0.002)");
+        assert_eq!(
+            next,
+            ["T ?column?", "D 2", "C SELECT 1", "Z I"],
+            "round {round}"
+        );
+    }
+    assert!(
+        (1..300).contains(&cancelled),
+        "{cancelled} of 300 came in time: the test shows nothing"
+    );
+}
+
 #[test]
 fn the_query_of_a_client_that_has_gone_is_cancelled_and_its_server_used_again() {
     let single = Single::new();

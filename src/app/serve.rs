@@ -161,8 +161,9 @@ async fn log_in(
             process_id,
             secret,
         } => {
-            match pooler.clients.by_cancel_key(process_id, &secret) {
-                Some(client) => client.signal(Signal::Cancel),
+            match pooler.clients.cancel(process_id, &secret) {
+                // Its sender may take the end of the connection for the end of the request, as PostgreSQL means it.
+                Some(over) => over.wait().await,
                 None if pooler.console.sessions.cancel(process_id, &secret) => {}
                 None => tracing::debug!("cancel request with an unknown key"),
             }

@@ -5,6 +5,7 @@
 //! the registry is taken at login and logout and by those who look at all clients, never by a query.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,7 +18,7 @@ use hashbrown::HashMap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::Pool;
 use crate::session::{PinReason, Pins};
@@ -227,10 +228,33 @@ pub struct ClientKey {
 /// Bytes of the secret in protocol 3.0.
 pub const SHORT_SECRET: usize = 4;
 
+/// A CancelRequest that has not been dealt with; dropping it tells its sender that it can hit nothing any more.
+#[derive(Debug)]
+pub struct CancelAsked(#[expect(dead_code, reason = "only dropped")] oneshot::Sender<Infallible>);
+
+/// Told when a CancelRequest can hit nothing any more.
+#[derive(Debug)]
+pub struct CancelOver(oneshot::Receiver<Infallible>);
+
+impl CancelOver {
+    /// Waits for that.
+    pub async fn wait(self) {
+        let Err(_dropped) = self.0.await;
+    }
+}
+
+/// Those who are here.
+#[derive(Debug, Default)]
+struct Present {
+    by_key: HashMap<u32, Arc<ClientRecord>>,
+    /// By client.
+    cancels: HashMap<u64, Vec<CancelAsked>>,
+}
+
 /// All clients.
 #[derive(Debug)]
 pub struct Clients {
-    by_key: Mutex<HashMap<u32, Arc<ClientRecord>>>,
+    present: Mutex<Present>,
     next: AtomicU64,
     next_key: AtomicU32,
     secret: [u8; 32],
@@ -241,7 +265,7 @@ impl Clients {
     /// None yet. `secret` is random and makes cancel keys unguessable.
     pub fn new(secret: [u8; 32]) -> Self {
         Self {
-            by_key: Mutex::new(HashMap::new()),
+            present: Mutex::default(),
             next: AtomicU64::new(1),
             next_key: AtomicU32::new(1),
             secret,
@@ -249,8 +273,8 @@ impl Clients {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<ClientRecord>>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Milliseconds since the process began; never 0.
@@ -268,7 +292,7 @@ impl Clients {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().by_key.len()
     }
 
     /// Whether there are none.
@@ -278,7 +302,7 @@ impl Clients {
 
     /// All of them.
     pub fn all(&self) -> Vec<Arc<ClientRecord>> {
-        self.lock().values().map(Arc::clone).collect()
+        self.lock().by_key.values().map(Arc::clone).collect()
     }
 
     /// A number that no client of the process has had, or will have.
@@ -307,15 +331,15 @@ impl Clients {
             deadline: AtomicU64::new(0),
             waker: Mutex::new(None),
         });
-        let mut by_key = self.lock();
+        let mut present = self.lock();
         let key = loop {
             let key = self.next_key.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
-            if key != 0 && !by_key.contains_key(&key) {
+            if key != 0 && !present.by_key.contains_key(&key) {
                 break key;
             }
         };
-        by_key.insert(key, Arc::clone(&record));
-        drop(by_key);
+        present.by_key.insert(key, Arc::clone(&record));
+        drop(present);
         let process_id = i32::try_from(key).expect("31 bits");
         (
             record,
@@ -329,12 +353,16 @@ impl Clients {
     /// Takes a client out.
     pub fn leave(&self, key: &ClientKey) {
         if let Ok(key) = u32::try_from(key.process_id) {
-            self.lock().remove(&key);
+            let mut present = self.lock();
+            if let Some(client) = present.by_key.remove(&key) {
+                present.cancels.remove(&client.id);
+            }
         }
     }
 
-    /// The client that a CancelRequest means; `None` unless its secret is right.
-    pub fn by_cancel_key(&self, process_id: i32, secret: &[u8]) -> Option<Arc<ClientRecord>> {
+    /// Asks the client that a CancelRequest means to cancel what it waits for. `None` unless the request's secret is
+    /// right.
+    pub fn cancel(&self, process_id: i32, secret: &[u8]) -> Option<CancelOver> {
         let expected = self.mac(process_id);
         let is_right = match secret.len() {
             SHORT_SECRET => secret.ct_eq(&expected[..SHORT_SECRET]),
@@ -344,14 +372,28 @@ impl Clients {
         if !bool::from(is_right) {
             return None;
         }
-        self.lock().get(&key).map(Arc::clone)
+        let (asked, over) = oneshot::channel();
+        let mut present = self.lock();
+        let client = present.by_key.get(&key).map(Arc::clone)?;
+        let cancels = present.cancels.entry(client.id).or_default();
+        cancels.push(CancelAsked(asked));
+        drop(present);
+        client.signal(Signal::Cancel);
+        Some(CancelOver(over))
+    }
+
+    /// Takes the requests to cancel that a client was signalled of.
+    pub fn take_cancels(&self, client: u64) -> Vec<CancelAsked> {
+        self.lock().cancels.remove(&client).unwrap_or_default()
     }
 
     /// Signals every client that has one of these servers.
     pub fn signal_superseded(&self, servers: &[u64]) {
         let has_one =
             |client: &&Arc<ClientRecord>| servers.contains(&client.server.load(Ordering::Relaxed));
-        let meant: Vec<_> = self.lock().values().filter(has_one).cloned().collect();
+        let present = self.lock();
+        let meant: Vec<_> = present.by_key.values().filter(has_one).cloned().collect();
+        drop(present);
         for client in meant {
             client.signal(Signal::Superseded);
         }
@@ -362,6 +404,7 @@ impl Clients {
         let now = self.now();
         let overdue: Vec<_> = self
             .lock()
+            .by_key
             .values()
             .filter(|client| {
                 let deadline = client.deadline.load(Ordering::Relaxed);

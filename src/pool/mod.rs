@@ -44,7 +44,7 @@ use tokio_util::task::TaskTracker;
 
 use self::inner::{Gate, Inner, Waiter};
 pub use self::{
-    clients::{ClientRecord, ClientState, Clients, Signal},
+    clients::{CancelAsked, ClientRecord, ClientState, Clients, Signal},
     cluster::{Cluster, Hosts},
     limit::Limit,
     pools::{Pools, Servers},

@@ -14,10 +14,13 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{support::dice::Dice, world::World};
-
-const PROTOCOL_3_0: i32 = 196_608;
-const CANCEL_REQUEST: i32 = 80_877_102;
+pub(crate) use crate::support::wire::{
+    copy_data, describe_target, flush, parse, query, sync, terminate,
+};
+use crate::{
+    support::{dice::Dice, wire as support},
+    world::World,
+};
 
 pub(crate) struct Wire {
     reader: BufReader<OwnedReadHalf>,
@@ -32,9 +35,7 @@ pub(crate) async fn dial(world: &World) -> TcpStream {
 
 /// CancelRequest on a connection of its own, until the other side has closed it.
 pub(crate) async fn cancel(world: &World, key: &[u8]) {
-    let mut request = i32::try_from(8 + key.len()).unwrap().to_be_bytes().to_vec();
-    request.extend(CANCEL_REQUEST.to_be_bytes());
-    request.extend(key);
+    let request = support::request(support::CANCEL_REQUEST, key);
     let mut stream = dial(world).await;
     // It may be closed without an answer, or reset.
     drop(stream.write_all(&request).await);
@@ -42,19 +43,11 @@ pub(crate) async fn cancel(world: &World, key: &[u8]) {
 }
 
 pub(crate) fn startup(world: &World, tag: &str) -> Vec<u8> {
-    let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
-    let parameters = [
+    support::startup(&[
         ("user", "postgres"),
         ("database", &world.database),
         ("application_name", tag),
-    ];
-    for (name, value) in parameters {
-        string(&mut body, name);
-        string(&mut body, value);
-    }
-    body.push(0);
-    let length = i32::try_from(body.len() + 4).unwrap();
-    [&length.to_be_bytes()[..], &body].concat()
+    ])
 }
 
 impl Wire {
@@ -154,72 +147,21 @@ pub(crate) fn describe(kind: u8, body: &[u8]) -> String {
     format!("{} {details}", kind as char).trim_end().to_owned()
 }
 
-fn string(body: &mut Vec<u8>, text: &str) {
-    body.extend(text.as_bytes());
-    body.push(0);
-}
-
-/// A frontend message: its type, and its body of strings and raw bytes.
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = i32::try_from(body.len() + 4).unwrap();
-    [&[kind][..], &length.to_be_bytes(), body].concat()
-}
-
-pub(crate) fn query(sql: &str) -> Vec<u8> {
-    message(b'Q', &[sql.as_bytes(), &[0]].concat())
-}
-
-pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
-    message(
-        b'P',
-        &[name.as_bytes(), &[0], sql.as_bytes(), &[0, 0, 0]].concat(),
-    )
-}
-
 /// To the unnamed portal, all in text format.
 pub(crate) fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
-    let mut body = vec![0];
-    string(&mut body, statement);
-    body.extend([0, 0]);
-    body.extend(i16::try_from(parameters.len()).unwrap().to_be_bytes());
-    for parameter in parameters {
-        body.extend(i32::try_from(parameter.len()).unwrap().to_be_bytes());
-        body.extend(parameter.as_bytes());
-    }
-    body.extend([0, 0]);
-    message(b'B', &body)
-}
-
-/// `target` is `S` for a statement, `P` for a portal.
-pub(crate) fn describe_target(target: u8, name: &str) -> Vec<u8> {
-    message(b'D', &[&[target], name.as_bytes(), &[0]].concat())
+    let parameters: Vec<_> = parameters.iter().map(|it| it.as_bytes()).collect();
+    support::bind(statement, &parameters)
 }
 
 pub(crate) fn close_statement(name: &str) -> Vec<u8> {
-    message(b'C', &[b"S", name.as_bytes(), &[0]].concat())
+    support::close(b'S', name)
 }
 
 /// Of the unnamed portal.
 pub(crate) fn execute(max_rows: i32) -> Vec<u8> {
-    message(b'E', &[&[0][..], &max_rows.to_be_bytes()].concat())
-}
-
-pub(crate) fn sync() -> Vec<u8> {
-    message(b'S', &[])
-}
-
-pub(crate) fn flush() -> Vec<u8> {
-    message(b'H', &[])
-}
-
-pub(crate) fn copy_data(data: &[u8]) -> Vec<u8> {
-    message(b'd', data)
+    support::message(b'E', &[&[0][..], &max_rows.to_be_bytes()].concat())
 }
 
 pub(crate) fn copy_fail() -> Vec<u8> {
-    message(b'f', b"enough\0")
-}
-
-pub(crate) fn terminate() -> Vec<u8> {
-    message(b'X', &[])
+    support::message(b'f', b"enough\0")
 }

@@ -10,7 +10,7 @@ use crate::{
         error::{Cause, Failure},
         time_limits::{self, Activity, Doing, Limit},
     },
-    pool::{CheckoutError, Signal},
+    pool::{CancelAsked, CheckoutError, Signal},
     protocol::backend::TransactionStatus,
 };
 
@@ -24,7 +24,8 @@ impl Relay {
             self.drain = true;
         }
         if signals.contains(Signal::Cancel) {
-            self.cancel(cx)?;
+            let asked = self.worker.clients.take_cancels(self.record.id);
+            self.cancel(cx, asked)?;
         }
         if signals.contains(Signal::Deadline) {
             self.on_deadline(cx)?;
@@ -32,16 +33,27 @@ impl Relay {
         Ok(())
     }
 
-    /// Cancels what the client is waiting for: its place in the queue, or what its server runs.
-    pub(super) fn cancel(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+    /// Cancels what the client is waiting for: its place in the queue, or what its server runs. Those who have asked for it
+    /// are told when no request can hit what the client does next.
+    pub(super) fn cancel(
+        &mut self,
+        cx: &mut Context<'_>,
+        asked: Vec<CancelAsked>,
+    ) -> Result<(), Ended> {
         if self.is_waiting() {
             self.leave_queue();
             return self.refuse(cx, &Failure::checkout(&CheckoutError::Canceled));
         }
-        if let Some(server) = &mut self.server
-            && !server.state.pipeline.is_empty()
-            && server.fence.is_down()
-        {
+        let Some(server) = &mut self.server else {
+            return Ok(());
+        };
+        if !server.fence.is_down() {
+            let fence = server.fence.clone();
+            self.worker.tasks.spawn(async move {
+                fence.lowered().await;
+                drop(asked);
+            });
+        } else if !server.state.pipeline.is_empty() {
             let under_way = server.fence.raise();
             let target = server.cancel.clone();
             let id = server.record.id;
@@ -50,7 +62,7 @@ impl Relay {
                     let reason = crate::config::describe(&error);
                     tracing::warn!(server = id, reason, "cancel request failed");
                 }
-                drop(under_way);
+                drop((under_way, asked));
             });
         }
         Ok(())
