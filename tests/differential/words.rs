@@ -210,7 +210,10 @@ impl Words {
             return self.read(dice);
         }
         let (c, n) = (self.client, dice.below(12));
-        let name = *dice.pick(&["a", "b", "P1", "\"P1\"", "p2"]);
+        let names = ["P1", "\"P1\"", "p2", "a", "b"];
+        let name = *dice.pick(&names);
+        // Not what the protocol has prepared: PostgreSQL 18 ends the session of who executes a RELEASE so.
+        let own = *dice.pick(&names[..3]);
         let texts = [
             format!("PREPARE {name} AS SELECT {n}, '{name}'"),
             format!(
@@ -220,10 +223,10 @@ impl Words {
                 "PREPARE {name} AS UPDATE c{c}.t SET b = 'prepared' WHERE a = {n} /* {name} */"
             ),
             format!("PREPARE {name} AS SELECT '1.2.2020'::date, current_schema() /* {name} */"),
-            format!("EXECUTE {name}"),
-            format!("EXECUTE {name}"),
-            format!("EXECUTE {name} ({n})"),
-            format!("EXECUTE {name} ({n})"),
+            format!("EXECUTE {own}"),
+            format!("EXECUTE {own}"),
+            format!("EXECUTE {own} ({n})"),
+            format!("EXECUTE {own} ({n})"),
             "DISCARD PLANS".to_owned(),
             format!("DEALLOCATE {name}"),
             format!("DEALLOCATE PREPARE {name}"),
