@@ -105,6 +105,8 @@ impl Explained {
             avoid: None,
             patience: if waits_long {
                 Patience::Lag
+            } else if self.settings.catch_up_wait.is_zero() {
+                Patience::None
             } else {
                 Patience::Moment
             },
@@ -251,7 +253,7 @@ impl Explained {
                 "for {:?} (lag_wait_timeout)",
                 self.settings.lag_wait_timeout
             ),
-            _ => "for a moment".to_owned(),
+            _ => format!("for {:?} (catch_up_wait)", self.settings.catch_up_wait),
         };
         format!("until {what}, {limit} at most; {otherwise}")
     }

@@ -30,10 +30,6 @@ use crate::{
     sql,
 };
 
-/// How long a read waits to get back to a replica that is keeping up: a poll and a round of replay take
-/// a millisecond or two.
-const MOMENT: Duration = Duration::from_millis(10);
-
 /// How often a unit is run elsewhere before its failure is told.
 const MAX_RERUNS: u8 = 3;
 
@@ -298,7 +294,7 @@ impl Routing {
         let waits_long = settings.on_lag == OnLag::Wait || wishes.route == RouteTo::Replica;
         if waits_long && waited < settings.lag_wait_timeout {
             Patience::Lag
-        } else if waited < MOMENT {
+        } else if waited < settings.catch_up_wait {
             Patience::Moment
         } else {
             Patience::None

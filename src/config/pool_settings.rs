@@ -122,7 +122,9 @@ pool_table! {
         consistency_scope: ConsistencyScope = "session", reload, ours;
         /// When no replica is fresh enough: primary, or wait for one.
         on_lag: OnLag = "primary", reload, ours;
-        /// Longest such wait; then the primary serves.
+        /// Whatever on_lag says, a read waits for a replica that keeps up, and so will soon be fresh enough; 0 for not at all.
+        catch_up_wait: Duration = "10ms", reload, ours;
+        /// Longest wait by on_lag = "wait"; then the primary serves.
         lag_wait_timeout: Duration = "1s", reload, ours;
         /// A replica further behind than this serves no reads; 0 for no limit.
         max_lag: Option<Duration> = "30s", reload, ours;

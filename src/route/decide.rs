@@ -109,12 +109,16 @@ impl<'a> Policy<'a> {
     }
 }
 
+/// A replica keeps up that is no further behind than so many polls. They are a millisecond apart or so while somebody waits
+/// for them: a replica of which that is true has caught up within a few milliseconds.
+const KEPT_UP: Poll = 8;
+
 /// How much the asker would still wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Patience {
     /// Not at all.
     None,
-    /// For a moment, to go back to a replica.
+    /// As long as `catch_up_wait` allows, for a replica that keeps up.
     Moment,
     /// As long as `lag_wait_timeout` allows.
     Lag,
@@ -406,6 +410,9 @@ impl<'a> Search<'a> {
         let is_worth_a_moment = match reason {
             Reason::Strong => true,
             Reason::Monotonic => self.is_keeping_up(),
+            Reason::OwnWrites => {
+                self.policy.primary_reads != PrimaryReads::Always && self.is_keeping_up()
+            }
             _ => false,
         };
         if may_wait >= Patience::Moment && is_worth_a_moment {
@@ -426,11 +433,15 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether some replica has lately been where the primary was shortly before: then it will be there
-    /// in a moment, and a session that reads all the time comes back to it. If none was, waiting would
-    /// only cost time.
+    /// Whether some replica has been where the primary was shortly before: then it will be there in a moment, and
+    /// a session that writes or reads all the time comes back to it. If none was, waiting would only cost time.
     fn is_keeping_up(&self) -> bool {
-        let lately = self.topology.polls.last_done().saturating_sub(2);
+        let lately = self
+            .topology
+            .polls
+            .last_done()
+            .saturating_sub(KEPT_UP)
+            .max(1);
         let Some(position) = self.topology.position(lately) else {
             return false;
         };

@@ -302,17 +302,34 @@ fn a_session_reads_its_own_writes() {
             "b proved_read",
         ),
         (
-            "none has",
+            "none has, but they keep up",
             |s| {
                 s.freshness.written = 4;
                 s.replayed(39, 39);
+            },
+            "wait 0 own_writes",
+        ),
+        (
+            "none has, and they do not keep up",
+            |s| {
+                s.freshness.written = 4;
+                s.replayed(9, 9);
+            },
+            "p own_writes",
+        ),
+        (
+            "none has, and the moment is over",
+            |s| {
+                s.freshness.written = 4;
+                s.replayed(39, 39);
+                s.patience = Patience::None;
             },
             "p own_writes",
         ),
         (
             "where they are is not known yet",
             |s| s.freshness.written = 5,
-            "p own_writes",
+            "wait 5 own_writes",
         ),
         (
             "the replica it visited has not",
@@ -321,7 +338,7 @@ fn a_session_reads_its_own_writes() {
                 s.visited(A);
                 s.replayed(39, 39);
             },
-            "p own_writes",
+            "wait 0 own_writes",
         ),
         (
             "those with whom it shares its freshness wrote",
@@ -330,7 +347,7 @@ fn a_session_reads_its_own_writes() {
                 s.shared = 4;
                 s.replayed(39, 39);
             },
-            "p own_writes",
+            "wait 0 own_writes",
         ),
         (
             "it wrote a moment ago, and only time tells",
@@ -405,7 +422,7 @@ fn for_a_session_time_does_not_run_backwards() {
                 s.freshness.seen = 6;
                 s.visited(B);
                 s.host(B).set_state(HostState::Down);
-                s.replayed(19, 40);
+                s.replayed(9, 40);
             },
             "p monotonic",
         ),
@@ -493,7 +510,7 @@ fn a_strong_read_is_not_older_than_its_question() {
                 s.freshness.written = 4;
                 s.replayed(39, 39);
             },
-            "p own_writes",
+            "wait 0 own_writes",
         ),
     ]);
 }
@@ -668,6 +685,7 @@ fn without_a_replica_the_primary_serves_as_it_is_allowed_to() {
             |s| {
                 s.policy.primary_reads = PrimaryReads::Never;
                 s.freshness.written = 6;
+                s.patience = Patience::None;
             },
             "p own_writes",
         ),
