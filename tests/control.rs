@@ -380,3 +380,45 @@ fn a_pause_lets_transactions_end_and_holds_the_next() {
     assert_eq!(comes.answers()[2], "D too");
     assert_eq!(busy.value("SELECT 3"), "3");
 }
+
+#[test]
+fn sigterm_during_a_pause_lets_nobody_wait_for_its_end() {
+    let mut rig = Rig::new();
+    let mut waiting = rig.client();
+    waiting.run("SELECT 1");
+    rig.console("PAUSE");
+    waiting.send(&query("SELECT 'never'"));
+    let mut entering = Raw::enter(rig.pooler.address(), "not_yet_served");
+    rig.wait_queue(2);
+    rig.signal("TERM", "shutting down");
+    assert_eq!(waiting.answers(), ["E 57P01", "Z I"]);
+    assert_eq!(last(&waiting.answers()), GONE);
+    assert_eq!(last(&entering.answers()), GONE);
+    assert!(rig.pooler.wait_exit().success());
+}
+
+#[test]
+fn who_leaves_or_is_killed_before_it_is_served_gives_up_its_place() {
+    let rig = Rig::with(|builder| builder.pgweir("max_client_conn", "2"));
+    rig.console("PAUSE");
+    let enter = || Raw::enter(rig.pooler.address(), &rig.database);
+    // Impatient: each of them comes again, and the last one finds a place.
+    for _ in 0..3 {
+        let impatient = [enter(), enter()];
+        rig.wait_queue(2);
+        impatient.into_iter().for_each(Raw::vanish);
+        rig.wait_queue(0);
+    }
+    let mut patient = [enter(), enter()];
+    rig.wait_queue(2);
+    let id = rig.console("SHOW CLIENTS").concat();
+    let id = id.split('|').nth(20).expect("SHOW CLIENTS has 21 columns");
+    let id: String = id.chars().take_while(char::is_ascii_digit).collect();
+    rig.console(&format!("KILL_CLIENT {id}"));
+    rig.wait_queue(1);
+    rig.console("RESUME");
+    let mut last_words = patient.each_mut().map(|client| client.answers());
+    last_words.sort_unstable();
+    assert_eq!(last(&last_words[0]), GONE);
+    assert_eq!(last_words[1].last().map(String::as_str), Some("Z I"));
+}

@@ -395,6 +395,26 @@ fn replication_connections_have_a_server_of_their_own() {
     }
     let count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'";
     assert_eq!(client.value(count), "2");
-    streams.into_iter().for_each(Raw::terminate);
+    let mut console = Raw::connect(pooler.address(), "pgbouncer");
+    let ids = |console: &mut Raw| -> Vec<String> {
+        let clients = console.rows("SHOW CLIENTS");
+        let replicating = clients
+            .iter()
+            .filter(|row| row.contains("|logical|active|"));
+        let id = |row: &String| row.rsplit('|').next().expect("a row").to_owned();
+        replicating.map(id).collect()
+    };
+    let [first, second] = &mut streams;
+    first.send(&query("SELECT pg_sleep(600)"));
+    first.cancel();
+    assert!(first.answers().contains(&"E 57014".to_owned()));
+    let shown = ids(&mut console);
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    for id in shown {
+        console.run(&format!("KILL_CLIENT {id}"));
+    }
+    assert_eq!(first.next(), None);
+    assert_eq!(second.next(), None);
+    assert!(ids(&mut console).is_empty());
     eventually("their servers are closed", || client.value(count) == "0");
 }

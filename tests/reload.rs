@@ -6,7 +6,11 @@ mod support;
 use std::{process::Command, time::Duration};
 
 use pgweir::sandbox::{Cluster, Waited};
-use support::{Pgweir, PgweirBuilder};
+use support::{
+    Pgweir, PgweirBuilder, eventually,
+    raw::{Raw, query},
+    servers::{WHO, await_service, name_servers},
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -84,4 +88,55 @@ fn with_a_lifetime_of_zero_every_connection_serves_once() {
     assert!(first.parse::<u32>().is_ok(), "{first}");
     assert!(second.parse::<u32>().is_ok(), "{second}");
     assert_ne!(first, second);
+}
+
+#[test]
+fn a_database_that_is_removed_and_comes_back_is_served_again() {
+    let port = support::postgres().primary().port();
+    let pgweir = PgweirBuilder::without_servers()
+        .extra(&format!(
+            "[databases.postgres]\nservers = [{{ host = \"127.0.0.1\", port = {port} }}]"
+        ))
+        .start();
+    let mut old = Raw::connect(pgweir.address(), "postgres");
+    assert_eq!(old.value("SELECT 1"), "1");
+    reload(&pgweir, |text| {
+        text.replace("[databases.postgres]", "[databases.other]")
+    });
+    assert_eq!(old.answers(), ["E 57P01", "closed"]);
+    let gone = psql(&pgweir, "postgres", "SELECT 1");
+    assert!(gone.contains("does not exist"), "{gone}");
+    reload(&pgweir, |text| {
+        text.replace("[databases.other]", "[databases.postgres]")
+    });
+    assert_eq!(psql(&pgweir, "postgres", "SELECT 2"), "2");
+}
+
+#[test]
+fn who_waits_for_a_server_that_is_removed_is_served_by_another() {
+    let cluster = support::start(Cluster::builder(support::binaries()).replicas(1));
+    name_servers(&cluster);
+    let pgweir = Pgweir::builder(&cluster).pool_size(1).start();
+    await_service(pgweir.address(), "postgres");
+    let client = || {
+        let mut client = Raw::connect(pgweir.address(), "postgres");
+        client.run("SET pgweir.route = 'replica'");
+        client
+    };
+    let (mut busy, mut waiting) = (client(), client());
+    busy.run("BEGIN READ ONLY");
+    assert_eq!(busy.value(WHO), "replica0");
+    waiting.send(&query(WHO));
+    eventually("it waits", || {
+        let clients = Raw::connect(pgweir.address(), "pgbouncer").rows("SHOW CLIENTS");
+        clients.iter().any(|row| row.contains("|waiting|"))
+    });
+    let replica = cluster.replica(0).port().to_string();
+    reload(&pgweir, |text| {
+        let lines = text.lines().filter(|line| !line.contains(&replica));
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    assert_eq!(waiting.answers()[1], "D primary");
+    // Its transaction is not disturbed.
+    assert_eq!(busy.value(WHO), "replica0");
 }

@@ -158,10 +158,7 @@ fn what_others_wrote_counts_where_it_is_shared() {
         for (statement, expected) in [
             ("SELECT 1", "read replica proved_read"),
             ("FOR app AS open SELECT 1", "read wait own_writes"),
-            (
-                "/* pgweir: key=user-42 */ SELECT 1",
-                "read wait own_writes",
-            ),
+            ("/* pgweir: key=user-42 */ SELECT 1", "read wait own_writes"),
             (
                 "/* pgweir: key=user-43 */ SELECT 1",
                 "read replica proved_read",

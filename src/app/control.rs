@@ -127,6 +127,11 @@ impl Control {
                     log_reload(&reload(pooler));
                     continue;
                 }
+                // Whoever is waited for now would never come to an end.
+                Wish::Pause if end.is_some() => {
+                    tracing::warn!("not paused: shutting down");
+                    continue;
+                }
                 Wish::Pause => {
                     pooler.pools.pause(None);
                     continue;
@@ -234,6 +239,7 @@ fn begin_end(pooler: &Pooler, ending: Ending) {
         Ending::WaitForClients | Ending::AtOnce => {}
         Ending::WaitForServers => pooler.pools.shut_down(),
         Ending::Drain => {
+            pooler.pools.shut_down_paused();
             for client in pooler.clients.all() {
                 client.signal(Signal::Drain);
             }
@@ -348,7 +354,8 @@ fn apply(pooler: &Pooler, config: Config, security: Security, changes: &Changes)
     for cluster in pooler.pools.clusters() {
         let hosts = cluster.hosts();
         let Some(database) = config.database(&cluster.name.database) else {
-            hosts.pools.iter().for_each(|pool| remove(pooler, pool));
+            pooler.pools.remove(&cluster.name);
+            end_clients(pooler, hosts.home());
             continue;
         };
         let is_other_login = changes.is_other_login(&database);
@@ -370,8 +377,7 @@ fn apply(pooler: &Pooler, config: Config, security: Security, changes: &Changes)
 }
 
 /// The database of this pool is no longer configured.
-fn remove(pooler: &Pooler, pool: &Arc<crate::pool::Pool>) {
-    pool.shut_down();
+fn end_clients(pooler: &Pooler, pool: &Arc<crate::pool::Pool>) {
     for client in pooler.clients.all() {
         if Arc::ptr_eq(&client.pool, pool) {
             client.signal(Signal::Kill);

@@ -1,6 +1,11 @@
 //! Accepting clients and serving each to its end.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     MAX_ITERATIONS, Pooler, StartError,
@@ -15,7 +20,8 @@ use crate::{
         login::{ConsoleRole, LoggedIn, Login, LoginContext, login},
         relay::{Ended, Relay, Worker},
         routing::Routing,
-        tunnel, welcome,
+        tunnel,
+        welcome::{self, Departure},
     },
     config::{Config, Database},
     net::{Accepted, ListenOptions, Listener, Peer, Stream, UnixOptions, bind_tcp, bind_unix},
@@ -80,17 +86,33 @@ pub async fn accept(pooler: Arc<Pooler>, workers: Rc<Workers>, listener: Listene
     }
 }
 
-/// A client that has logged in, and its place in the registry.
+/// A client that is served.
 pub struct Client {
     relay: Relay,
-    pooler: Arc<Pooler>,
-    record: Arc<ClientRecord>,
-    key: ClientKey,
+    entry: Entry,
     _counted: Counted,
     _seat: Seat,
 }
 
-impl Drop for Client {
+/// A client's place in the registry, until it is dropped.
+struct Entry {
+    pooler: Arc<Pooler>,
+    record: Arc<ClientRecord>,
+    key: ClientKey,
+}
+
+impl Entry {
+    /// Its cancel key, as long as the version that it speaks allows.
+    fn key(&self, version: ProtocolVersion) -> (i32, &[u8]) {
+        let length = match version < ProtocolVersion::V3_2 {
+            true => SHORT_SECRET,
+            false => self.key.secret.len(),
+        };
+        (self.key.process_id, &self.key.secret[..length])
+    }
+}
+
+impl Drop for Entry {
     fn drop(&mut self) {
         self.pooler.clients.leave(&self.key);
     }
@@ -117,7 +139,7 @@ pub fn connection(
 
 async fn finish(mut client: Box<Client>, ended: Ended) {
     client.relay.end(&ended).await;
-    log_end(&client.pooler, &client.record, &ended);
+    log_end(&client.entry.pooler, &client.entry.record, &ended);
 }
 
 fn log_end(pooler: &Pooler, client: &ClientRecord, ended: &Ended) {
@@ -270,10 +292,6 @@ async fn begin_session(
             return None;
         }
     };
-    if let Some(replication) = client.replication {
-        tunnel::serve(client, replication, &pool.login()).await;
-        return None;
-    }
     let ignored = &pool.settings().ignore_startup_parameters;
     for name in ignored {
         client.settings = client
@@ -283,37 +301,36 @@ async fn begin_session(
     if pool.settings().application_name_add_host {
         add_host(&mut client.settings, origin);
     }
+    let entry = enter(&pooler, &pool, &client, origin);
+    if config.process.log_connections {
+        tracing::info!(client = entry.record.id, pool = %pool.name, ?origin, "client logged in");
+    }
+    if let Some(replication) = client.replication {
+        let key = entry.key(client.version);
+        tunnel::serve(client, replication, (&entry.record, key), &worker).await;
+        return None;
+    }
     let interner = &pooler.settings;
-    let told = match welcome::parameters(&hosts, &worker, &client.settings, interner).await {
-        Ok(told) => told,
-        Err(failure) => {
+    let record = Arc::clone(&entry.record);
+    let wait = welcome::parameters(&hosts, &worker, &client.settings, interner);
+    let waited = welcome::attend((&mut client.stream, &mut client.received), &record, wait).await;
+    let told = match waited {
+        Ok(Ok(told)) => told,
+        Ok(Err(failure)) | Err(Departure::Sent(failure)) => {
             refuse(client, &failure).await;
             return None;
         }
-    };
-    let application_name = client.settings.value(APPLICATION_NAME).unwrap_or_default();
-    let (record, key) = pooler.clients.enter(NewClient {
-        pool: Arc::clone(&pool),
-        origin,
-        tls: tls(&client.stream),
-        application_name: printable(application_name),
-        connected_at_unix: unix_now(),
-    });
-    if config.process.log_connections {
-        tracing::info!(client = record.id, pool = %pool.name, ?origin, "client logged in");
-    }
-    let is_short = client.version < ProtocolVersion::V3_2;
-    let secret = if is_short {
-        &key.secret[..SHORT_SECRET]
-    } else {
-        &key.secret[..]
+        Err(Departure::Left) => {
+            tracing::info!(client = record.id, pool = %pool.name, "client left before it was served");
+            return None;
+        }
     };
     let mut greeting = client.owed;
     welcome::greet(
         &mut greeting,
         &told,
         &client.settings,
-        (key.process_id, secret),
+        entry.key(client.version),
     );
     let session = Session::new(
         record.id,
@@ -325,9 +342,6 @@ async fn begin_session(
     .sharing(worker.texts.clone())
     .told(told.iter().map(|(name, value)| (&**name, &**value)));
     let routing = Routing::new(&cluster, &pool.settings(), &session, &record);
-    if *pooler.lifecycle.borrow() == Lifecycle::Draining {
-        record.signal(Signal::Drain);
-    }
     let max_packet_size = u32::try_from(config.process.max_packet_size).unwrap_or(u32::MAX);
     let own = Arc::clone(&record);
     let mut relay = Relay::new(
@@ -340,12 +354,33 @@ async fn begin_session(
     relay.begin(client.received.to_vec(), greeting);
     Some(Box::new(Client {
         relay,
-        pooler,
-        record,
-        key,
+        entry,
         _counted: counted,
         _seat: seat,
     }))
+}
+
+fn enter(pooler: &Arc<Pooler>, pool: &Arc<Pool>, client: &LoggedIn, origin: Origin) -> Entry {
+    let application_name = client.settings.value(APPLICATION_NAME).unwrap_or_default();
+    let (record, key) = pooler.clients.enter(NewClient {
+        pool: Arc::clone(pool),
+        origin,
+        tls: tls(&client.stream),
+        application_name: printable(application_name),
+        replication: client.replication,
+        connected_at_unix: unix_now(),
+    });
+    record
+        .requested_at
+        .store(pooler.clients.now(), Ordering::Relaxed);
+    if *pooler.lifecycle.borrow() == Lifecycle::Draining {
+        record.signal(Signal::Drain);
+    }
+    Entry {
+        pooler: Arc::clone(pooler),
+        record,
+        key,
+    }
 }
 
 /// Adds the client's address to what it calls itself.

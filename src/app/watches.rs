@@ -96,6 +96,12 @@ impl Watches {
         Some(watch)
     }
 
+    /// What is known of the database's servers, if they are watched.
+    pub fn known(&self, database: &str) -> Option<Arc<Watch>> {
+        let watches = self.lock();
+        watches.get(database).map(|it| Arc::clone(&it.watch))
+    }
+
     /// The database is watched by other logins and settings from now on, if it is watched at all.
     pub fn replan(
         &self,

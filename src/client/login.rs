@@ -21,7 +21,6 @@ use bytes::BytesMut;
 
 pub use failure::{LoginError, LoginFailure};
 pub use options::OptionsError;
-pub use startup::Replication;
 
 use self::authenticate::{Proof, authenticate};
 use self::startup::{Hello, Opening};
@@ -33,7 +32,7 @@ use crate::auth::ident::IdentMaps;
 use crate::config::{Config, Database, SslMode};
 use crate::net::{Acceptor, Peer, Stream};
 use crate::protocol::encode;
-use crate::protocol::startup::ProtocolVersion;
+use crate::protocol::startup::{ProtocolVersion, Replication};
 use crate::server::Derivations;
 use crate::session::Settings;
 

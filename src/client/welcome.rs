@@ -1,10 +1,17 @@
 //! What a client is told when it has logged in: the parameters that a server of its pool reports.
 //!
 //! The first client of a pool, and the first with new startup settings, waits for a server to say so;
-//! a setting that the server refuses is refused at login, in the server's own words.
+//! a setting that the server refuses is refused at login, in the server's own words. A client that leaves meanwhile, or is
+//! sent away, does not stay in a queue: clients that give up and come again are not to fill the pooler.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use bytes::BytesMut;
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -12,7 +19,8 @@ use super::{
     relay::Worker,
 };
 use crate::{
-    pool::{Hosts, Pool, Ticket},
+    net::Stream,
+    pool::{ClientRecord, ClientState, Hosts, Pool, Signal, Ticket},
     protocol::{
         backend::{ErrorFields, TransactionStatus},
         encode,
@@ -23,6 +31,61 @@ use crate::{
 
 /// It is accepted whatever its value and nearly always different: not worth a question.
 const APPLICATION_NAME: &[u8] = b"application_name";
+
+/// Most bytes that are taken of a client before it has been welcomed; what it does behind them is not seen.
+const MOST_EARLY: usize = 16 << 10;
+
+/// Why a client is not waited for any longer.
+#[derive(Debug)]
+pub enum Departure {
+    /// It has left.
+    Left,
+    /// It is sent away.
+    Sent(Failure),
+}
+
+/// Waits for what a client needs before it can be served, for as long as it is there and nobody ends it. What it sends
+/// meanwhile is appended to `received`.
+///
+/// # Cancel safety
+/// May be dropped at any time, if `wait` may be.
+pub async fn attend<T>(
+    (stream, received): (&mut Stream, &mut BytesMut),
+    record: &ClientRecord,
+    wait: impl Future<Output = T>,
+) -> Result<T, Departure> {
+    let mut wait = pin!(wait);
+    poll_fn(|cx| {
+        record.register(cx.waker());
+        let signals = record.take_signals();
+        if signals.contains(Signal::Kill) {
+            return Poll::Ready(Err(Departure::Sent(Failure::new(Cause::Killed))));
+        }
+        if signals.contains(Signal::Drain) {
+            return Poll::Ready(Err(Departure::Sent(Failure::new(Cause::Shutdown))));
+        }
+        if let Poll::Ready(done) = wait.as_mut().poll(cx) {
+            record.set_state(ClientState::Idle);
+            return Poll::Ready(Ok(done));
+        }
+        record.set_state(ClientState::Waiting);
+        poll_left(stream, received, cx).map(|()| Err(Departure::Left))
+    })
+    .await
+}
+
+/// Ready when the client has left.
+fn poll_left(stream: &mut Stream, received: &mut BytesMut, cx: &mut Context<'_>) -> Poll<()> {
+    while received.len() < MOST_EARLY {
+        let mut chunk = [0; 1024];
+        match stream.poll_read(cx, &mut chunk) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(size)) => received.extend_from_slice(&chunk[..size]),
+        }
+    }
+    Poll::Pending
+}
 
 /// The parameters for a client with the settings `startup`: as the primary tells them, or if that
 /// cannot be connected, as another server does, since reads go on without it.

@@ -141,6 +141,11 @@ impl Import {
                 let why = "has no equivalent: prepared statements are always tracked";
                 return self.warn(at, "max_prepared_statements = 0", why);
             }
+            "auth_query" => {
+                let why = "runs with search_path = pg_catalog: write the schemas of its functions and tables";
+                self.warn(at, name, why);
+                string(value)
+            }
             "auth_file" => return self.userlist(value, at),
             "auth_type" => self.auth_type(value, at),
             "client_tls_protocols" | "server_tls_protocols" => self.protocols(name, value, at),

@@ -59,7 +59,7 @@ settings! {
             auth_ident_file: Option<PathBuf> = "", reload, pgbouncer;
             /// Ask the database for users that are in no file, as this user; "" asks nobody.
             auth_user: Option<String> = "", reload, pgbouncer;
-            /// The query for it: user name in, name and password (NULL if expired) out.
+            /// The query for it, with search_path = pg_catalog: user name in, name and password (NULL if expired) out.
             auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin", reload, pgbouncer;
             /// The database to ask; "" for the one the client wants.
             auth_dbname: Option<String> = "", reload, pgbouncer;

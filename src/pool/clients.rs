@@ -21,7 +21,10 @@ use subtle::ConstantTimeEq;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::Pool;
-use crate::session::{PinReason, Pins};
+use crate::{
+    protocol::startup::Replication,
+    session::{PinReason, Pins},
+};
 
 /// Something that a client's task is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +113,8 @@ pub struct ClientRecord {
     pub connected_at_unix: u64,
     /// What it called itself at login.
     pub application_name: Box<str>,
+    /// Whether it speaks the replication protocol.
+    pub replication: Option<Replication>,
     /// When it last asked for a server, in milliseconds of [`Clients::now`].
     pub requested_at: AtomicU64,
     /// The server it has; 0 for none.
@@ -212,6 +217,8 @@ pub struct NewClient {
     pub tls: Box<str>,
     /// What it called itself.
     pub application_name: Box<str>,
+    /// Whether it speaks the replication protocol.
+    pub replication: Option<Replication>,
     /// Seconds since 1970.
     pub connected_at_unix: u64,
 }
@@ -319,6 +326,7 @@ impl Clients {
             tls: client.tls,
             connected_at_unix: client.connected_at_unix,
             application_name: client.application_name,
+            replication: client.replication,
             requested_at: AtomicU64::new(0),
             server: AtomicU64::new(0),
             prepared_statements: AtomicUsize::new(0),

@@ -202,9 +202,10 @@ impl Pools {
         for (pool, login) in reconfigured {
             pool.reconfigure(Arc::clone(&settings), login);
         }
-        let gone = before.pools.iter().skip(pools.len());
-        gone.for_each(Pool::shut_down);
+        let left = pools.len();
         cluster.replace(pools, watch);
+        // Not before: who is sent away here is to find that the servers are others, and choose again.
+        before.pools.iter().skip(left).for_each(Pool::shut_down);
     }
 
     /// PAUSE of one database, or of all. Pools that come later are paused as well.
@@ -289,6 +290,12 @@ impl Pools {
         self.all().iter().for_each(Pool::shut_down);
     }
 
+    /// As [`Pools::shut_down`], for what PAUSE holds: there would be no end to the wait.
+    pub fn shut_down_paused(&self) {
+        let paused = |pool: &&Arc<Pool>| self.is_paused(Some(&pool.name.database));
+        self.all().iter().filter(paused).for_each(Pool::shut_down);
+    }
+
     /// What time brings. Answers the servers whose clients are to look whether they may keep them.
     pub fn tend(&self) -> Vec<u64> {
         let now = Instant::now();
@@ -322,6 +329,20 @@ impl Pools {
             }
             !forget
         });
+    }
+
+    /// Takes away the pools of a database that is no longer configured, and ends them: one of the same name that is
+    /// configured later gets pools of its own.
+    pub fn remove(&self, name: &PoolName) {
+        let mut directory = self.lock();
+        let Some(cluster) = directory.clusters.remove(name) else {
+            return;
+        };
+        let hosts = cluster.hosts();
+        let totals = directory.retired.entry(name.database.clone()).or_default();
+        *totals = *totals + hosts.home().stats.totals();
+        drop(directory);
+        hosts.pools.iter().for_each(Pool::shut_down);
     }
 
     /// What all pools have done together.

@@ -33,6 +33,33 @@ impl ProtocolVersion {
     }
 }
 
+/// The parameter `replication`: a session that speaks the replication protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// `true`: of the whole cluster, connected to no database.
+    Physical,
+    /// `database`: of one database.
+    Logical,
+}
+
+impl Replication {
+    /// The parameter's value for the server.
+    pub fn value(self) -> &'static str {
+        match self {
+            Self::Physical => "true",
+            Self::Logical => "database",
+        }
+    }
+
+    /// As `SHOW CLIENTS` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Physical => "physical",
+            Self::Logical => "logical",
+        }
+    }
+}
+
 /// Names and values of a StartupMessage.
 pub type Parameters<'a> = Vec<(&'a [u8], &'a [u8])>;
 

@@ -121,6 +121,19 @@ impl Raw {
         }
     }
 
+    /// Begins to log in as `postgres`, and waits for nothing.
+    pub fn enter(address: SocketAddr, database: &str) -> Self {
+        Self::enter_as(address, "postgres", database)
+    }
+
+    /// Begins to log in, and waits for nothing.
+    pub fn enter_as(address: SocketAddr, user: &str, database: &str) -> Self {
+        let mut raw = Self::dial(address);
+        let parameters = [("user", user), ("database", database)];
+        raw.send(&startup_message(PROTOCOL_3_0, parameters));
+        raw
+    }
+
     /// Sends bytes as they are. A failure shows at the next read.
     pub fn send(&mut self, bytes: &[u8]) {
         drop(self.writer.write_all(bytes));

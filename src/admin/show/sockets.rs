@@ -10,6 +10,7 @@ use super::super::{Console, DATABASE, SessionRecord, timestamp};
 use crate::{
     admin::table::{Row, Rows, Value},
     pool::{ClientRecord, ClientState, PoolName, clients::Origin},
+    protocol::startup::Replication,
     server::{ServerRecord, ServerState, connection::unix_now},
 };
 
@@ -93,7 +94,10 @@ fn client_row(client: &ClientRecord, now: Now, prefix: &str) -> Row {
         "C".into(),
         user.into(),
         database.into(),
-        "none".into(),
+        client
+            .replication
+            .map_or("none", Replication::as_str)
+            .into(),
         state.into(),
         addr,
         port,

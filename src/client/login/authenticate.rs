@@ -15,6 +15,7 @@ use crate::client::auth_query::{AnswerTtl, AuthQueryFailure};
 use crate::config::{AuthType, Database};
 use crate::net::{Peer, common_name};
 use crate::protocol::encode::{self, Authentication};
+use crate::protocol::startup::Replication;
 use crate::server::Found;
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -92,7 +93,7 @@ fn demand(wire: &Wire, context: &LoginContext<'_>, hello: &Hello) -> Result<Dema
                     tls,
                 },
             };
-            let physical = hello.replication == Some(super::Replication::Physical);
+            let physical = hello.replication == Some(Replication::Physical);
             let rule = context.hba.and_then(|rules| {
                 rules.first_match(&hba::Connection {
                     origin,

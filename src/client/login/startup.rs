@@ -5,7 +5,9 @@ use super::failure::LoginFailure;
 use super::options::{self, is_name};
 use super::wire::Wire;
 use crate::net::{Acceptor, Framed, TLS_HANDSHAKE};
-use crate::protocol::startup::{MAX_STARTUP_PACKET_LENGTH, ProtocolVersion, StartupPacket};
+use crate::protocol::startup::{
+    MAX_STARTUP_PACKET_LENGTH, ProtocolVersion, Replication, StartupPacket,
+};
 use crate::session::Settings;
 
 /// What a client begins with.
@@ -28,25 +30,6 @@ pub(super) struct Hello {
     pub(super) replication: Option<Replication>,
     /// All parameters that are settings of the session, those of `options` first.
     pub(super) settings: Settings,
-}
-
-/// The parameter `replication`: a session that speaks the replication protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replication {
-    /// `true`: of the whole cluster, connected to no database.
-    Physical,
-    /// `database`: of one database.
-    Logical,
-}
-
-impl Replication {
-    /// The parameter's value for the server.
-    pub fn value(self) -> &'static str {
-        match self {
-            Self::Physical => "true",
-            Self::Logical => "database",
-        }
-    }
 }
 
 /// Reads up to the StartupMessage or CancelRequest. `acceptor` is `None` where TLS is not to be had (also on a Unix socket).

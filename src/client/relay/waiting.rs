@@ -168,6 +168,11 @@ impl Relay {
                 self.take_received(cx)?;
                 Ok(true)
             }
+            // The failure of a server that is none of the cluster's any more is not the answer.
+            Poll::Ready(Err(_)) if !holds => {
+                self.choose_again(cx)?;
+                Ok(true)
+            }
             Poll::Ready(Err(error)) => {
                 self.on_no_connection(cx, &error)?;
                 Ok(true)
