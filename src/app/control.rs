@@ -372,6 +372,9 @@ fn apply(pooler: &Pooler, config: Config, security: Security, changes: &Changes)
             hosts.pools.iter().for_each(crate::pool::Pool::reconnect);
         }
     }
+    for client in pooler.clients.all() {
+        client.signal(Signal::Settings);
+    }
     pooler.watches.forget_gone(&config);
 }
 

@@ -40,6 +40,8 @@ pub enum Signal {
     Kill = 8,
     /// Its server is to be closed, or not the primary any more: look whether it may be kept.
     Superseded = 16,
+    /// The settings of its pool are others.
+    Settings = 32,
 }
 
 /// Signals that have been set and not been seen.
