@@ -10,6 +10,7 @@ pub mod demo;
 mod descriptors;
 pub mod explain;
 mod metrics_http;
+mod peers;
 pub mod security;
 pub mod serve;
 pub mod watches;
@@ -130,7 +131,7 @@ impl Pooler {
         let config = watch::Sender::new(config);
         let watches = Watches::new(tasks.clone(), Arc::clone(&shared.worlds));
         let pools = Arc::new(Pools::new(shared));
-        let clients = Arc::new(Clients::new(cancel_secret));
+        let clients = Arc::new(Clients::new(cancel_secret, config.borrow().process.peer_id));
         let logging_in = Arc::default();
         let (control, requests) = mpsc::unbounded_channel();
         let console = Arc::new(Console::new(ConsoleParts {
@@ -278,18 +279,8 @@ impl Pooler {
         (user, credentials): (String, Credentials),
         settings: &PoolSettings,
     ) -> ServerLogin {
-        let address = match &server.host {
-            Host::Tcp(host) => Address::Tcp {
-                host: host.clone(),
-                port: server.port,
-            },
-            Host::Unix(directory) => Address::Unix {
-                directory: directory.clone(),
-                port: server.port,
-            },
-        };
         let target = ConnectTarget {
-            address,
+            address: address(&server.host, server.port),
             at: None,
             user,
             database: database.server_dbname().to_owned(),
@@ -349,6 +340,19 @@ impl Pooler {
                 }
             }
         }
+    }
+}
+
+fn address(host: &Host, port: u16) -> Address {
+    match host {
+        Host::Tcp(host) => Address::Tcp {
+            host: host.clone(),
+            port,
+        },
+        Host::Unix(directory) => Address::Unix {
+            directory: directory.clone(),
+            port,
+        },
     }
 }
 
