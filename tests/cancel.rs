@@ -352,3 +352,38 @@ fn a_copy_that_nobody_ends_is_ended() {
     assert_eq!(single.direct("SELECT count(*) FROM t"), "0");
     single.wait_activity("state <> 'idle'", 0);
 }
+
+#[test]
+fn a_request_that_comes_to_a_peer_is_passed_on() {
+    let builder = |peer_id| Pgweir::builder(postgres()).pgweir("peer_id", peer_id);
+    let own = builder("7").start();
+    let port = own.port();
+    let to_own =
+        format!("[peers.7]\nhost = \"127.0.0.1\"\nport = {port}\n[peers.8]\nhost = \"::1\"");
+    let other = builder("16383").extra(&to_own).start();
+    for protocol in [PROTOCOL_3_0, PROTOCOL_3_2] {
+        let mut client = Raw::try_connect(own.address(), protocol, "postgres", &[])
+            .unwrap_or_else(|refused| panic!("cannot log in: {refused}"));
+        client.send(&query("SELECT pg_sleep(600)"));
+        let key = client.key.clone();
+        // Not by who does not know the secret.
+        let mut wrong = key.clone();
+        wrong[4] ^= 1;
+        cancel(other.address(), &wrong);
+        eventually("it is cancelled", || {
+            cancel(other.address(), &key);
+            let mut console = Raw::connect(own.address(), "pgbouncer");
+            let clients = console.rows("SHOW CLIENTS");
+            clients
+                .iter()
+                .any(|row| row.contains("|postgres|none|idle|"))
+        });
+        assert_eq!(client.answers()[1..], ["E 57014", "Z I"]);
+        assert_eq!(client.value("SELECT 1"), "1");
+        client.terminate();
+        eventually("it has left", || {
+            let mut console = Raw::connect(own.address(), "pgbouncer");
+            console.rows("SHOW CLIENTS").len() == 1
+        });
+    }
+}

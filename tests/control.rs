@@ -260,6 +260,31 @@ fn a_reload_changes_limits_without_a_word_to_the_clients() {
 }
 
 #[test]
+fn a_reload_reaches_the_time_limits_of_who_is_connected() {
+    let rig = Rig::new();
+    let mut in_transaction = rig.client();
+    in_transaction.run("BEGIN");
+    let mut waiting = rig.client();
+    rig.pooler.signal("USR1");
+    eventually("it is paused", || {
+        waiting.send(&query("SELECT 1"));
+        rig.console("SHOW CLIENTS")
+            .iter()
+            .any(|row| row.contains("|waiting|"))
+    });
+    let limits = "default_pool_size = 2\nquery_wait_timeout = \"500ms\"\nidle_transaction_timeout = \"500ms\"";
+    rig.reload(|toml| toml.replace("default_pool_size = 2", limits));
+    eventually("it is told", || waiting.answer() == "E 53300");
+    // And what holds it.
+    assert!(
+        waiting.last_error.contains("RESUME"),
+        "{}",
+        waiting.last_error
+    );
+    assert_eq!(in_transaction.answers(), ["E 25P03", "closed"]);
+}
+
+#[test]
 fn a_reload_changes_databases_and_passwords() {
     let port = postgres().primary().port();
     let database = database();

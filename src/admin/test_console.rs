@@ -67,7 +67,7 @@ impl TestConsole {
                 TaskTracker::new(),
                 Arc::default(),
             )))),
-            clients: Arc::new(Clients::new([7; 32])),
+            clients: Arc::new(Clients::new([7; 32], 0)),
             resolver: Arc::new(Resolver::new(process.dns_max_ttl, process.dns_nxdomain_ttl)),
             login_clients: Arc::default(),
             config: configs,

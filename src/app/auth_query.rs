@@ -12,9 +12,8 @@ use std::{
 use hashbrown::HashMap;
 use tokio::sync::Semaphore;
 
-use super::Pooler;
+use super::{Pooler, own_identity};
 use crate::{
-    auth::Credentials,
     client::auth_query::{AuthQueryFailure, SecretSource},
     config::{AuthQuery, Database, Server},
     route::HostState,
@@ -114,10 +113,8 @@ impl Asker {
         hosts.sort_by_key(|(host, _)| is_doubtful(*host));
         let login = |server| {
             let to = (database, server);
-            let mut login = self
-                .0
-                .server_login(&config, to, user, &Credentials::None, &settings);
-            login.target.user = user.to_owned();
+            let identity = own_identity(&config, user);
+            let mut login = self.0.server_login(&config, to, identity, &settings);
             login.target.timeout = login.target.timeout.min(limit);
             login
         };

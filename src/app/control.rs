@@ -366,12 +366,14 @@ fn apply(pooler: &Pooler, config: Config, security: Security, changes: &Changes)
             hosts.home().login().credentials.clone()
         };
         let servers = pooler.servers(&config, &database, &cluster.name.user, &proved);
-        let (name, settings) = (&*cluster.name.database, &servers.settings);
-        pooler.watches.replan(name, &servers.logins, settings);
+        pooler.replan(&config, &database, &servers.logins, &servers.settings);
         pooler.pools.reconfigure(&cluster, servers);
         if is_other_login || changes.server_tls {
             hosts.pools.iter().for_each(crate::pool::Pool::reconnect);
         }
+    }
+    for client in pooler.clients.all() {
+        client.signal(Signal::Settings);
     }
     pooler.watches.forget_gone(&config);
 }

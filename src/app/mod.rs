@@ -10,6 +10,7 @@ pub mod demo;
 mod descriptors;
 pub mod explain;
 mod metrics_http;
+mod peers;
 pub mod security;
 pub mod serve;
 pub mod watches;
@@ -30,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use self::{
     control::Lifecycle,
     security::{Security, SecurityError},
-    watches::Watches,
+    watches::{Watches, Whose},
 };
 use crate::{
     admin::{Console, ConsoleParts, ControlRequest},
@@ -43,7 +44,7 @@ use crate::{
     server::{
         ServerLogin,
         connect::ConnectTarget,
-        credentials::{server_credentials, server_user},
+        credentials::{own_credentials, server_credentials, server_user},
         derivations::Derivations,
     },
     session::SettingsInterner,
@@ -130,7 +131,7 @@ impl Pooler {
         let config = watch::Sender::new(config);
         let watches = Watches::new(tasks.clone(), Arc::clone(&shared.worlds));
         let pools = Arc::new(Pools::new(shared));
-        let clients = Arc::new(Clients::new(cancel_secret));
+        let clients = Arc::new(Clients::new(cancel_secret, config.borrow().process.peer_id));
         let logging_in = Arc::default();
         let (control, requests) = mpsc::unbounded_channel();
         let console = Arc::new(Console::new(ConsoleParts {
@@ -199,7 +200,8 @@ impl Pooler {
             let knows_nothing = matches!(pool.login().credentials, Credentials::None);
             if knows_nothing || pool.is_stuck() {
                 let to = (database, server);
-                let login = self.server_login(&config, to, user, proved, &pool.settings());
+                let identity = identity(&config, database, user, proved);
+                let login = self.server_login(&config, to, identity, &pool.settings());
                 pool.set_login(Arc::new(login));
                 is_new = true;
             }
@@ -207,7 +209,7 @@ impl Pooler {
         if is_new {
             let logins: Vec<_> = hosts.pools.iter().map(|pool| pool.login()).collect();
             let settings = hosts.home().settings();
-            self.watches.replan(&database.name, &logins, &settings);
+            self.replan(&config, database, &logins, &settings);
         }
         cluster
     }
@@ -224,11 +226,14 @@ impl Pooler {
         let logins: Vec<_> = database
             .hosts()
             .map(|server| {
-                let login = self.server_login(config, (database, server), user, proved, &settings);
-                Arc::new(login)
+                let identity = identity(config, database, user, proved);
+                Arc::new(self.server_login(config, (database, server), identity, &settings))
             })
             .collect();
-        let watch = self.watches.of(database, &logins, &settings);
+        let watch = match self.monitor_logins(config, database, &settings) {
+            Some(own) => self.watches.of(database, &own, &settings),
+            None => self.watches.of(database, &logins, &settings),
+        };
         Servers {
             settings,
             logins,
@@ -236,31 +241,48 @@ impl Pooler {
         }
     }
 
-    /// How a pool logs in to one of its database's servers.
+    /// How the monitor logs in to the servers of a database, if it does so as `monitor_user` and not as those who come.
+    fn monitor_logins(
+        &self,
+        config: &Config,
+        database: &Database,
+        settings: &PoolSettings,
+    ) -> Option<Vec<Arc<ServerLogin>>> {
+        let user = config.process.monitor_user.as_deref()?;
+        let login = |server| {
+            let identity = own_identity(config, user);
+            Arc::new(self.server_login(config, (database, server), identity, settings))
+        };
+        Some(database.hosts().map(login).collect())
+    }
+
+    /// Tells the monitor of a database that its settings, or the logins of one of its users, are others.
+    fn replan(
+        &self,
+        config: &Config,
+        database: &Database,
+        logins: &[Arc<ServerLogin>],
+        settings: &Arc<PoolSettings>,
+    ) {
+        let own = self.monitor_logins(config, database, settings);
+        let logins = own
+            .as_deref()
+            .map_or((logins, Whose::Clients), |own| (own, Whose::Own));
+        self.watches.replan(&database.name, logins, settings);
+    }
+
+    /// How one of a database's servers is logged in to, as whom and with what.
     fn server_login(
         &self,
         config: &Config,
         (database, server): (&Database, &Server),
-        user: &str,
-        proved: &Credentials,
+        (user, credentials): (String, Credentials),
         settings: &PoolSettings,
     ) -> ServerLogin {
-        let address = match &server.host {
-            Host::Tcp(host) => Address::Tcp {
-                host: host.clone(),
-                port: server.port,
-            },
-            Host::Unix(directory) => Address::Unix {
-                directory: directory.clone(),
-                port: server.port,
-            },
-        };
-        let as_user = server_user(database, user);
-        let known = config.user(as_user);
         let target = ConnectTarget {
-            address,
+            address: address(&server.host, server.port),
             at: None,
-            user: as_user.to_owned(),
+            user,
             database: database.server_dbname().to_owned(),
             parameters: Vec::new(),
             sslmode: config.process.server_tls.sslmode,
@@ -272,7 +294,7 @@ impl Pooler {
         };
         ServerLogin {
             target,
-            credentials: server_credentials(database, known.as_deref(), proved),
+            credentials,
             resolver: Arc::clone(&self.resolver),
             derivations: Arc::clone(&self.derivations),
             cancel_timeout: config.process.cancel_wait_timeout,
@@ -313,9 +335,44 @@ impl Pooler {
                     self.clients.signal_superseded(&doubtful);
                 }
                 self.forget_unused_pools();
+                if self.config().process.monitor_user.is_none() {
+                    self.watches.relieve(&self.pools.clusters(), Instant::now());
+                }
             }
         }
     }
+}
+
+fn address(host: &Host, port: u16) -> Address {
+    match host {
+        Host::Tcp(host) => Address::Tcp {
+            host: host.clone(),
+            port,
+        },
+        Host::Unix(directory) => Address::Unix {
+            directory: directory.clone(),
+            port,
+        },
+    }
+}
+
+/// As whom a pool logs in to the servers of a database, and with what.
+fn identity(
+    config: &Config,
+    database: &Database,
+    user: &str,
+    proved: &Credentials,
+) -> (String, Credentials) {
+    let as_user = server_user(database, user);
+    let known = config.user(as_user);
+    let credentials = server_credentials(database, known.as_deref(), proved);
+    (as_user.to_owned(), credentials)
+}
+
+/// The same of a user who asks servers something on our own behalf.
+fn own_identity(config: &Config, user: &str) -> (String, Credentials) {
+    let known = config.user(user);
+    (user.to_owned(), own_credentials(known.as_deref()))
 }
 
 /// How exact time limits of clients are.

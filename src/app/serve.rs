@@ -11,6 +11,7 @@ use super::{
     MAX_ITERATIONS, Pooler, StartError,
     auth_query::Asker,
     control::Lifecycle,
+    peers,
     workers::{Counted, Workers},
 };
 use crate::{
@@ -183,11 +184,13 @@ async fn log_in(
             process_id,
             secret,
         } => {
-            match pooler.clients.cancel(process_id, &secret) {
+            let (secret, is_passed_on) = peers::unmarked(&secret);
+            match pooler.clients.cancel(process_id, secret) {
                 // Its sender may take the end of the connection for the end of the request, as PostgreSQL means it.
                 Some(over) => over.wait().await,
-                None if pooler.console.sessions.cancel(process_id, &secret) => {}
-                None => tracing::debug!("cancel request with an unknown key"),
+                None if pooler.console.sessions.cancel(process_id, secret) => {}
+                None if is_passed_on => tracing::debug!("cancel request with an unknown key"),
+                None => peers::pass_on(&pooler, process_id, secret).await,
             }
             drop(stream);
             None

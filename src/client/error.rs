@@ -155,6 +155,18 @@ impl Failure {
         }
     }
 
+    /// A client waits, or has waited too long, for a server of this pool.
+    pub fn wait(cause: Cause, limit: Duration, pool: &Pool) -> Self {
+        let failure = Self::timeout(cause, limit);
+        match pool.is_paused() {
+            true => Self {
+                hint: "PAUSE holds the database; RESUME in the console lets it go.",
+                ..failure
+            },
+            false => failure,
+        }
+    }
+
     /// DISABLE keeps clients from this database.
     pub fn disabled(database: &str) -> Self {
         Self {

@@ -182,7 +182,7 @@ async fn checkout(pool: &Arc<Pool>, worker: &Worker) -> Result<Box<Server>, Sile
     let served = match pool.settings().query_wait_timeout {
         Some(limit) => timeout(limit, served)
             .await
-            .map_err(|_| Silence::Lasting(Failure::timeout(Cause::QueryWait, limit)))?,
+            .map_err(|_| Silence::Lasting(Failure::wait(Cause::QueryWait, limit, pool)))?,
         None => served.await,
     };
     place.is_queued = false;

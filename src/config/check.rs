@@ -77,8 +77,20 @@ pub(crate) fn check(draft: &Draft) -> Findings {
             "need `peer_id` in [pgweir], the number of this process",
         );
     }
+    if draft.process.peer_id > MAX_PEER_ID {
+        let why = format!("must be at most {MAX_PEER_ID}");
+        findings.fault("pgweir.peer_id", why);
+    }
+    if draft.process.peer_id > 0 && draft.process.max_client_conn > MAX_CLIENTS_BESIDE_PEERS {
+        let why = format!("must be at most {MAX_CLIENTS_BESIDE_PEERS} with `peer_id`");
+        findings.fault("pgweir.max_client_conn", why);
+    }
     findings
 }
+
+/// `peer_id` is a part of the cancel keys, and their numbers are that much fewer: see `pool::clients`.
+const MAX_PEER_ID: u16 = 16_383;
+const MAX_CLIENTS_BESIDE_PEERS: usize = 100_000;
 
 impl Findings {
     fn fault(&mut self, key: &str, why: impl Into<String>) {

@@ -69,6 +69,8 @@ settings! {
             auth_query_negative_ttl: Option<Duration> = "5s", reload, ours;
             /// Time auth_query may take.
             auth_query_timeout: Duration = "10s", reload, ours;
+            /// As whom servers are watched, where a database has several; "" as the users who come. Its password is in `[users]`.
+            monitor_user: Option<String> = "", reload, ours;
             /// Iterations of SCRAM secrets made here from plain passwords.
             scram_iterations: u32 = 4096, reload, pgbouncer;
             /// Users who may do everything in the console.

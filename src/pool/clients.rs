@@ -40,6 +40,8 @@ pub enum Signal {
     Kill = 8,
     /// Its server is to be closed, or not the primary any more: look whether it may be kept.
     Superseded = 16,
+    /// The settings of its pool are others.
+    Settings = 32,
 }
 
 /// Signals that have been set and not been seen.
@@ -235,6 +237,18 @@ pub struct ClientKey {
 /// Bytes of the secret in protocol 3.0.
 pub const SHORT_SECRET: usize = 4;
 
+/// The highest `peer_id`: it takes the upper 14 of 31 bits, as in PgBouncer.
+pub const MAX_PEER_ID: u16 = (1 << (31 - COUNTER_BITS)) - 1;
+
+/// Bits of a key that count clients where there are peers: more clients than that have no keys of their own.
+const COUNTER_BITS: u32 = 17;
+
+/// Whose client a cancel request is for, where processes have numbers; `None` for the console's.
+pub fn peer_of(process_id: i32) -> Option<u16> {
+    let peer = u32::try_from(process_id).ok()? >> COUNTER_BITS;
+    u16::try_from(peer).ok()
+}
+
 /// A CancelRequest that has not been dealt with; dropping it tells its sender that it can hit nothing any more.
 #[derive(Debug)]
 pub struct CancelAsked(#[expect(dead_code, reason = "only dropped")] oneshot::Sender<Infallible>);
@@ -264,17 +278,20 @@ pub struct Clients {
     present: Mutex<Present>,
     next: AtomicU64,
     next_key: AtomicU32,
+    /// What every key begins with: the number of this process among its peers.
+    peer: u32,
     secret: [u8; 32],
     started: Instant,
 }
 
 impl Clients {
-    /// None yet. `secret` is random and makes cancel keys unguessable.
-    pub fn new(secret: [u8; 32]) -> Self {
+    /// None yet. `secret` is random and makes cancel keys unguessable; `peer_id` is 0 or at most [`MAX_PEER_ID`].
+    pub fn new(secret: [u8; 32], peer_id: u16) -> Self {
         Self {
             present: Mutex::default(),
             next: AtomicU64::new(1),
             next_key: AtomicU32::new(1),
+            peer: u32::from(peer_id) << COUNTER_BITS,
             secret,
             started: Instant::now(),
         }
@@ -340,8 +357,12 @@ impl Clients {
             waker: Mutex::new(None),
         });
         let mut present = self.lock();
+        let counted = match self.peer {
+            0 => 0x7fff_ffff,
+            _ => (1 << COUNTER_BITS) - 1,
+        };
         let key = loop {
-            let key = self.next_key.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
+            let key = self.peer | self.next_key.fetch_add(1, Ordering::Relaxed) & counted;
             if key != 0 && !present.by_key.contains_key(&key) {
                 break key;
             }

@@ -37,6 +37,11 @@ impl Pool {
         self.close_idle(|_| true);
     }
 
+    /// Whether PAUSE holds it.
+    pub fn is_paused(&self) -> bool {
+        self.lock().gate == Gate::Paused
+    }
+
     /// RESUME.
     pub fn resume(self: &Arc<Self>) {
         let mut inner = self.lock();

@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
 };
@@ -70,6 +70,8 @@ pub struct Watch {
     /// The last write of any session of the database.
     pub written: SharedWrite,
     keys: Mutex<Keys>,
+    /// Whether the last attempt to log in to one of the servers was refused for who it was.
+    pub shut_out: AtomicBool,
 }
 
 impl Watch {
@@ -88,6 +90,7 @@ impl Watch {
             schema_changes: AtomicU64::new(0),
             written: SharedWrite::default(),
             keys: Mutex::default(),
+            shut_out: AtomicBool::new(false),
         })
     }
 

@@ -3,7 +3,7 @@
 //! Knows the configuration and what a client has proved; opens nothing.
 
 use crate::auth::{Credentials, Secret};
-use crate::config::{Database, User};
+use crate::config::{self, Database, User};
 
 /// The credentials for servers of `database` on behalf of a client.
 ///
@@ -20,16 +20,25 @@ pub fn server_credentials(
     let forced = database.user.is_some();
     let own = database.password.iter().filter(|_| forced);
     let configured = user.into_iter().flat_map(|user| &user.passwords);
-    own.chain(configured)
-        .find_map(|secret| match Secret::parse(secret.expose()) {
-            Ok(Secret::Plain(password)) => Some(Credentials::Password(password)),
-            Ok(Secret::Md5(hash)) => Some(Credentials::Md5(hash)),
-            Ok(Secret::Scram(_)) | Err(_) => None,
-        })
-        .unwrap_or_else(|| match forced {
-            true => Credentials::None,
-            false => proved.clone(),
-        })
+    usable(own.chain(configured)).unwrap_or_else(|| match forced {
+        true => Credentials::None,
+        false => proved.clone(),
+    })
+}
+
+/// The credentials of a user who asks servers something on our own behalf: what the configuration has for that name, whatever a
+/// database forces on its clients.
+pub fn own_credentials(user: Option<&User>) -> Credentials {
+    usable(user.into_iter().flat_map(|user| &user.passwords)).unwrap_or(Credentials::None)
+}
+
+/// The first that logs in to a server.
+fn usable<'a>(mut secrets: impl Iterator<Item = &'a config::Secret>) -> Option<Credentials> {
+    secrets.find_map(|secret| match Secret::parse(secret.expose()) {
+        Ok(Secret::Plain(password)) => Some(Credentials::Password(password)),
+        Ok(Secret::Md5(hash)) => Some(Credentials::Md5(hash)),
+        Ok(Secret::Scram(_)) | Err(_) => None,
+    })
 }
 
 /// The name to log in to servers of `database` with, for a client that is `client`.
@@ -93,5 +102,13 @@ mod tests {
         let proved = Credentials::Password("proved".into());
         let credentials = server_credentials(&database, None, &proved);
         assert!(matches!(credentials, Credentials::None));
+    }
+
+    #[test]
+    fn who_asks_on_our_behalf_has_a_password_of_its_own() {
+        let config = config();
+        let own = own_credentials(config.user("service").as_deref());
+        assert!(matches!(own, Credentials::Password(own) if own.matches(b"its")));
+        assert!(matches!(own_credentials(None), Credentials::None));
     }
 }

@@ -120,7 +120,12 @@ async fn survey(
     let others = database.hosts().filter(|_| primary.is_none());
     for server in primary.into_iter().chain(others) {
         let to = (database, server);
-        let login = pooler.server_login(&config, to, user, &Credentials::None, settings);
+        let login = pooler.server_login(
+            &config,
+            to,
+            super::super::identity(&config, database, user, &Credentials::None),
+            settings,
+        );
         // As long as a monitor would wait.
         let limit = settings.catalog_refresh_interval;
         let timeout = format!("{}ms", limit.as_millis());

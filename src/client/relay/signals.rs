@@ -1,6 +1,6 @@
 //! What others want of a client, and what time does to it.
 
-use std::task::Context;
+use std::{sync::Arc, task::Context};
 
 use tokio::time::Instant;
 
@@ -10,6 +10,7 @@ use crate::{
         error::{Cause, Failure},
         time_limits::{self, Activity, Doing, Limit},
     },
+    config::PoolSettings,
     pool::{CancelAsked, CheckoutError, Signal},
     protocol::backend::TransactionStatus,
 };
@@ -23,6 +24,9 @@ impl Relay {
         if signals.contains(Signal::Drain) {
             self.drain = true;
         }
+        if signals.contains(Signal::Settings) {
+            self.on_settings();
+        }
         if signals.contains(Signal::Cancel) {
             let asked = self.worker.clients.take_cancels(self.record.id);
             self.cancel(cx, asked)?;
@@ -31,6 +35,29 @@ impl Relay {
             self.on_deadline(cx)?;
         }
         Ok(())
+    }
+
+    /// A reload has changed the settings of the pool. What the session was made with, it keeps.
+    fn on_settings(&mut self) {
+        let settings = self.record.pool.settings();
+        let (mode, reset) = (settings.pool_mode, settings.server_reset_query_always);
+        let own = &self.settings;
+        let had_limits = time_limits::has_limits(own);
+        self.settings = if (mode, reset) == (own.pool_mode, own.server_reset_query_always) {
+            settings
+        } else {
+            Arc::new(PoolSettings {
+                pool_mode: own.pool_mode,
+                server_reset_query_always: own.server_reset_query_always,
+                ..PoolSettings::clone(&settings)
+            })
+        };
+        if had_limits || self.is_waiting() {
+            self.set_deadline();
+        } else {
+            // Nobody has looked since when.
+            self.turn_to(self.doing(), Instant::now());
+        }
     }
 
     /// Cancels what the client is waiting for: its place in the queue, or what its server runs. Those who have asked for it
@@ -118,11 +145,12 @@ impl Relay {
             Cause::WaitNotice => {
                 self.activity.notify();
                 self.set_deadline();
-                self.send_to_client(cx, &Failure::timeout(cause, after).notice())
+                self.send_to_client(cx, &Failure::wait(cause, after, &self.pool).notice())
             }
             Cause::QueryWait => {
                 self.leave_queue();
-                self.refuse(cx, &Failure::timeout(cause, after))
+                let failure = Failure::wait(cause, after, &self.pool);
+                self.refuse(cx, &failure)
             }
             _ => Err(Ended::failed(Failure::timeout(cause, after))),
         }

@@ -5,7 +5,10 @@
 //!
 //! Invariant: the number of a poll is taken before its query is written.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -19,6 +22,7 @@ use crate::{
     route::{HostId, Poll},
     server::{
         ServerLogin,
+        connect_error::ConnectFailure,
         observe::{ObserveError, Observer, Position, Sight},
     },
 };
@@ -85,6 +89,7 @@ impl Probe {
             let wait = match opened {
                 Ok((observer, sight)) => {
                     let since = Instant::now();
+                    self.watch.shut_out.store(false, Ordering::Relaxed);
                     self.report(link, Finding::Met(sight));
                     let Some(error) = self.serve(observer, link, sight, &login).await else {
                         return;
@@ -99,6 +104,9 @@ impl Probe {
                 }
                 Err(error) => {
                     self.report(link, Finding::Lost(describe(&error)));
+                    if is_personal(&error) {
+                        self.watch.shut_out.store(true, Ordering::Relaxed);
+                    }
                     // Each time, the server logs it.
                     if is_refused(&error) {
                         self.interval()
@@ -196,6 +204,18 @@ impl Probe {
 
     fn interval(&self) -> Duration {
         self.plan.borrow().settings.health_check_interval
+    }
+}
+
+/// It has to do with whom it logs in as: somebody else may do better.
+fn is_personal(error: &ObserveError) -> bool {
+    let ObserveError::Connect(error) = error else {
+        return false;
+    };
+    match &error.failure {
+        ConnectFailure::Authentication(_) | ConnectFailure::ConnectQuery(_) => true,
+        ConnectFailure::Refused(_) => !error.sqlstate().is_operator_intervention(),
+        _ => false,
     }
 }
 
