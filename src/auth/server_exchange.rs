@@ -37,10 +37,10 @@ pub enum Credentials {
 impl Credentials {
     fn describe(&self) -> &'static str {
         match self {
-            Self::None => "no secret",
-            Self::Password(_) => "a password",
-            Self::Md5(_) => "an md5 hash",
-            Self::Scram(_) => "SCRAM keys",
+            Self::None => "no password of this user is known here",
+            Self::Password(_) => "a password cannot answer that",
+            Self::Md5(_) => "an md5 hash cannot answer that",
+            Self::Scram(_) => "SCRAM keys cannot answer that",
         }
     }
 }
@@ -92,7 +92,7 @@ pub enum ServerStep {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerExchangeError {
     /// We have nothing that answers the server's method.
-    #[error("the server asks for {asked}; {have} cannot answer that")]
+    #[error("the server asks for {asked}; {have}")]
     CannotAnswer {
         /// The server's method.
         asked: &'static str,

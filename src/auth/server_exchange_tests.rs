@@ -76,9 +76,13 @@ fn what_cannot_be_answered_says_so() {
         (
             Credentials::None,
             CLEARTEXT,
-            "a cleartext password; no secret",
+            "a cleartext password; no password of this user",
         ),
-        (Credentials::None, SASL, "SCRAM-SHA-256; no secret"),
+        (
+            Credentials::None,
+            SASL,
+            "SCRAM-SHA-256; no password of this user",
+        ),
         (md5(), SASL, "SCRAM-SHA-256; an md5 hash"),
         (md5(), CLEARTEXT, "a cleartext password; an md5 hash"),
         (password(), &[0, 0, 0, 7], "method GSSAPI"),
