@@ -155,6 +155,10 @@ fn a_key_that_is_not_right_cancels_nothing() {
         wrong.push([&backend.to_be_bytes(), &client.key[4..]].concat());
         wrong.push(other.key.clone());
         wrong.push(client.key[..client.key.len() - 1].to_vec());
+        if protocol == PROTOCOL_3_2 {
+            // What would be the whole of it in protocol 3.0.
+            wrong.push(client.key[..8].to_vec());
+        }
         wrong.push([&client.key[..], &[0]].concat());
         wrong.push(Vec::new());
         for key in wrong {

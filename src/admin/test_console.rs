@@ -148,6 +148,7 @@ impl TestConsole {
     pub(super) fn client(&self, database: &str, user: &str) -> (Arc<ClientRecord>, ClientKey) {
         self.console.clients.enter(NewClient {
             replication: None,
+            secret_length: 4,
             pool: self.pool(database, user),
             origin: Origin::Tcp {
                 peer: ([10, 1, 2, 3], 40_000).into(),

@@ -28,7 +28,7 @@ use crate::{
     net::{Accepted, ListenOptions, Listener, Peer, Stream, UnixOptions, bind_tcp, bind_unix},
     pool::{
         ClientRecord, Pool, Signal,
-        clients::{ClientKey, NewClient, Origin, SHORT_SECRET},
+        clients::{ClientKey, LONG_SECRET, NewClient, Origin, SHORT_SECRET},
         seats::{Full, Most, Seat},
     },
     protocol::startup::ProtocolVersion,
@@ -103,12 +103,9 @@ struct Entry {
 }
 
 impl Entry {
-    /// Its cancel key, as long as the version that it speaks allows.
-    fn key(&self, version: ProtocolVersion) -> (i32, &[u8]) {
-        let length = match version < ProtocolVersion::V3_2 {
-            true => SHORT_SECRET,
-            false => self.key.secret.len(),
-        };
+    /// Its cancel key, as it is told it.
+    fn key(&self) -> (i32, &[u8]) {
+        let length = usize::from(self.record.secret_length);
         (self.key.process_id, &self.key.secret[..length])
     }
 }
@@ -309,7 +306,7 @@ async fn begin_session(
         tracing::info!(client = entry.record.id, pool = %pool.name, ?origin, "client logged in");
     }
     if let Some(replication) = client.replication {
-        let key = entry.key(client.version);
+        let key = entry.key();
         tunnel::serve(client, replication, (&entry.record, key), &worker).await;
         return None;
     }
@@ -329,12 +326,7 @@ async fn begin_session(
         }
     };
     let mut greeting = client.owed;
-    welcome::greet(
-        &mut greeting,
-        &told,
-        &client.settings,
-        entry.key(client.version),
-    );
+    welcome::greet(&mut greeting, &told, &client.settings, entry.key());
     let session = Session::new(
         record.id,
         Relay::mode(&pool.settings()),
@@ -371,6 +363,10 @@ fn enter(pooler: &Arc<Pooler>, pool: &Arc<Pool>, client: &LoggedIn, origin: Orig
         tls: tls(&client.stream),
         application_name: printable(application_name),
         replication: client.replication,
+        secret_length: match client.version < ProtocolVersion::V3_2 {
+            true => SHORT_SECRET,
+            false => LONG_SECRET,
+        },
         connected_at_unix: unix_now(),
     });
     record

@@ -35,6 +35,12 @@ pub enum HandshakeError {
     /// The peer closed, or the socket failed, in the middle.
     #[error("connection lost during the TLS handshake")]
     Lost(#[source] io::Error),
+    /// Its certificate, which is to be verified, is of X.509 version 1: what `openssl x509 -req` makes without extensions.
+    #[error(
+        "the other side's certificate is of X.509 version 1, which cannot be verified: sign it with extensions \
+         (openssl x509 -req -extfile), that makes version 3"
+    )]
+    CertificateVersion,
     /// TLS itself failed: no common version, a certificate that was refused (by either side), garbage.
     #[error("TLS handshake failed")]
     Tls(#[source] rustls::Error),
@@ -115,6 +121,10 @@ async fn handshake(
 /// rustls' errors travel inside of `io::Error` through the session.
 fn explain(error: io::Error) -> HandshakeError {
     match error.downcast::<rustls::Error>() {
+        // The verifier's own error is of no type that can be named here.
+        Ok(tls) if format!("{tls:?}").contains("UnsupportedCertVersion") => {
+            HandshakeError::CertificateVersion
+        }
         Ok(tls) => HandshakeError::Tls(tls),
         Err(lost) => HandshakeError::Lost(lost),
     }

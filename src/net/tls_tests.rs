@@ -2,7 +2,7 @@ use std::{fs, path::PathBuf};
 
 use super::{AcceptTls, Acceptor, ConnectTls, Connector, Identity, TlsConfigError};
 use crate::config::describe;
-use crate::net::{Roots, Verify, test_pki::Pki, test_streams};
+use crate::net::{HandshakeError, Roots, Verify, test_pki::Pki, test_streams};
 
 #[test]
 fn each_bad_file_is_named_with_what_is_wrong() {
@@ -151,5 +151,7 @@ async fn a_version_1_certificate_serves_where_no_chain_is_verified() {
         let pair = test_streams::unix_pair();
         let (client, _) = test_streams::tls_over(pair, &connector, &acceptor).await;
         assert_eq!(client.is_ok(), connected, "{verify:?}: {client:?}");
+        let is_told = matches!(client, Err(HandshakeError::CertificateVersion));
+        assert_eq!(is_told, !connected, "{client:?}");
     }
 }
