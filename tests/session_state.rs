@@ -138,7 +138,7 @@ const SETTINGS: [(&str, &str, &str); 24] = [
 fn functions(seats: &Seats) {
     seats.direct(
         "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'it_role') THEN
-             CREATE ROLE it_role; END IF; EXCEPTION WHEN unique_violation THEN END $$;
+             CREATE ROLE it_role; END IF; EXCEPTION WHEN unique_violation OR duplicate_object THEN END $$;
          CREATE FUNCTION sets_work_mem(value text) RETURNS text LANGUAGE sql
              AS $$ SELECT set_config('work_mem', value, false) $$;
          CREATE FUNCTION logs_in(value text) RETURNS text LANGUAGE sql
