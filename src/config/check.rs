@@ -88,8 +88,9 @@ pub(crate) fn check(draft: &Draft) -> Findings {
     findings
 }
 
-/// `peer_id` is a part of the cancel keys, and their numbers are that much fewer: see `pool::clients`.
-const MAX_PEER_ID: u16 = 16_383;
+/// The highest `peer_id`: it is a part of the cancel keys, see `pool::clients`.
+pub const MAX_PEER_ID: u16 = 16_383;
+/// Their numbers are that much fewer.
 const MAX_CLIENTS_BESIDE_PEERS: usize = 100_000;
 
 impl Findings {

@@ -59,6 +59,7 @@ pub use self::{
     units::{LONGEST, parse_duration, parse_size, seconds},
     value::{FileMode, Percent},
 };
+pub use check::MAX_PEER_ID;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]

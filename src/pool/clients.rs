@@ -22,6 +22,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::Pool;
 use crate::{
+    config::MAX_PEER_ID,
     protocol::startup::Replication,
     session::{PinReason, Pins},
 };
@@ -244,11 +245,11 @@ pub const SHORT_SECRET: u8 = 4;
 /// Bytes of the secret in protocol 3.2.
 pub const LONG_SECRET: u8 = 32;
 
-/// The highest `peer_id`: it takes the upper 14 of 31 bits, as in PgBouncer.
-pub const MAX_PEER_ID: u16 = (1 << (31 - COUNTER_BITS)) - 1;
-
 /// Bits of a key that count clients where there are peers: more clients than that have no keys of their own.
 const COUNTER_BITS: u32 = 17;
+
+/// A `peer_id` takes the upper 14 of 31 bits, as in PgBouncer.
+const _: () = assert!((MAX_PEER_ID as u32) < 1 << (31 - COUNTER_BITS));
 
 /// Whose client a cancel request is for, where processes have numbers; `None` for the console's.
 pub fn peer_of(process_id: i32) -> Option<u16> {
@@ -292,7 +293,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// None yet. `secret` is random and makes cancel keys unguessable; `peer_id` is 0 or at most [`MAX_PEER_ID`].
+    /// None yet. `secret` is random and makes cancel keys unguessable; `peer_id` is at most [`MAX_PEER_ID`], or 0 for none.
     pub fn new(secret: [u8; 32], peer_id: u16) -> Self {
         Self {
             present: Mutex::default(),

@@ -102,6 +102,12 @@ impl Texts {
     }
 }
 
+/// What a text is remembered by: its shape, where it has one.
+fn remembered<'a>(text: &'a [u8], shape: &'a mut Vec<u8>) -> (&'a [u8], bool) {
+    let has_shape = text.len() <= sql::cache::MAX_TEXT && sql::shape(text, shape);
+    (if has_shape { shape } else { text }, has_shape)
+}
+
 impl Looks {
     fn facts(&mut self, text: &[u8], key: u64, env: &Env<'_>) -> Facts {
         let Self {
@@ -110,8 +116,7 @@ impl Looks {
             refused,
             ..
         } = self;
-        let has_shape = text.len() <= sql::cache::MAX_TEXT && sql::shape(text, shape);
-        let remembered = if has_shape { &**shape } else { text };
+        let (remembered, has_shape) = remembered(text, shape);
         if (has_shape || text.len() >= CACHED_FROM)
             && let Some(facts) = cache.find(remembered, key)
         {
@@ -137,8 +142,7 @@ impl Looks {
         if self.refused.len() >= MAX_REFUSED {
             self.refused.clear();
         }
-        let has_shape = text.len() <= sql::cache::MAX_TEXT && sql::shape(text, &mut self.shape);
-        let remembered = if has_shape { &*self.shape } else { text };
+        let (remembered, _) = remembered(text, &mut self.shape);
         let hash = self.refused.hasher().hash_one((key, remembered));
         self.refused.insert(hash);
         self.last.2 = None;

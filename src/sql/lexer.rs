@@ -411,11 +411,11 @@ impl<'a> Lexer<'a> {
 const OTHER: u8 = 0;
 const BLANK: u8 = 1;
 const OPERATOR: u8 = 2;
-const WORD: u8 = 3;
-const DIGIT: u8 = 4;
-const DOLLAR: u8 = 5;
+pub(super) const WORD: u8 = 3;
+pub(super) const DIGIT: u8 = 4;
+pub(super) const DOLLAR: u8 = 5;
 
-static CLASS: [u8; 256] = {
+pub(super) static CLASS: [u8; 256] = {
     let mut class = [OTHER; 256];
     let mut byte = 0;
     while byte < 256 {

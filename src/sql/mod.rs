@@ -5,7 +5,7 @@
 //! lexer     bytes → tokens, as scan.l            builtins   which functions may run on a replica
 //! statement one statement, by its first word     walk, call everything that contains expressions
 //! hint      wishes of the client in comments     cache      answers for texts seen before
-//! shape     a text without its numbers             catalogue  what one database holds of its own
+//! shape     a text without its numbers        catalogue  what one database holds of its own
 //! ```
 //!
 //! There is no tree, no recursion and no allocation: time is linear in the text and the stack constant, whatever the

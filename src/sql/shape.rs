@@ -5,6 +5,8 @@
 //! is cut into tokens as its text is, and is classified the same as long as nothing asks what a number is: that
 //! holds for queries and for what changes rows, not for other statements (`EXPLAIN (ANALYZE 0)`).
 
+use super::lexer::{CLASS, DIGIT, DOLLAR, WORD};
+
 /// Writes the shape of `text` into `shape`. Answers false when it has none, or none that is worth remembering:
 /// for statements of another kind, and where there are strings, which are values too, or comments.
 #[inline]
@@ -16,24 +18,25 @@ pub fn shape(text: &[u8], shape: &mut Vec<u8>) -> bool {
     let (mut at, mut copied) = (0, 0);
     while let Some(&byte) = text.get(at) {
         let rest = &text[at + 1..];
-        at += 1 + match PART[usize::from(byte)] {
-            Part::Other => 0,
-            Part::Word => length_of(rest, |it| PART[usize::from(it)] as u8 >= Part::Word as u8),
-            Part::Digit => {
+        at += 1 + match CLASS[usize::from(byte)] {
+            WORD => length_of(rest, |it| CLASS[usize::from(it)] >= WORD),
+            DIGIT => {
                 shape.extend_from_slice(&text[copied..at]);
                 shape.push(b'0');
                 let more = length_of(rest, |it| it.is_ascii_digit());
                 copied = at + 1 + more;
                 more
             }
-            Part::QuotedName => 1 + length_of(rest, |it| it != b'"'),
             // A parameter; anything else begins a string.
-            Part::Dollar if rest.first().is_some_and(u8::is_ascii_digit) => {
-                length_of(rest, |it| it.is_ascii_digit())
-            }
-            Part::Minus if rest.first() != Some(&b'-') => 0,
-            Part::Slash if rest.first() != Some(&b'*') => 0,
-            Part::Dollar | Part::Minus | Part::Slash | Part::String => return false,
+            DOLLAR => match length_of(rest, |it| it.is_ascii_digit()) {
+                0 => return false,
+                digits => digits,
+            },
+            _ => match (byte, rest.first()) {
+                (b'"', _) => 1 + length_of(rest, |it| it != b'"'),
+                (b'\'', _) | (b'-', Some(b'-')) | (b'/', Some(b'*')) => return false,
+                _ => 0,
+            },
         };
     }
     shape.extend_from_slice(text.get(copied..).unwrap_or_default());
@@ -52,40 +55,6 @@ fn is_about_rows(text: &[u8]) -> bool {
         kinds.iter().any(|kind| word.eq_ignore_ascii_case(*kind))
     })
 }
-
-/// What a byte begins. Those that go on with a word come last.
-#[derive(Clone, Copy)]
-enum Part {
-    Other,
-    QuotedName,
-    String,
-    Minus,
-    Slash,
-    Word,
-    Digit,
-    Dollar,
-}
-
-static PART: [Part; 256] = {
-    let mut part = [Part::Other; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
-        let b = byte as u8;
-        part[byte] = match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => Part::Word,
-            b'0'..=b'9' => Part::Digit,
-            b'"' => Part::QuotedName,
-            b'\'' => Part::String,
-            b'-' => Part::Minus,
-            b'/' => Part::Slash,
-            b'$' => Part::Dollar,
-            _ => Part::Other,
-        };
-        byte += 1;
-    }
-    part
-};
 
 #[cfg(test)]
 mod tests {
