@@ -6,7 +6,7 @@
 
 use super::{
     Batch, HOLD_LIMIT, LastRun, Outbox, ServerState, Session, Violation,
-    effects::DEALLOCATING,
+    effects::{DEALLOCATING, Runs},
     expected::{Disposition, Expected, Fake, Request},
     revoke::Revoke,
     server_state::Streaming,
@@ -379,6 +379,7 @@ impl Session {
             self.refuse_parse(refusal, is_unnamed, server, out);
             return Ok(());
         }
+        self.guard_sequences_of_batch(Runs::from(&facts), server, out);
         if self.statements.named(parse.name).is_some() {
             Self::parse_taken(&parse, server, out);
             return Ok(());

@@ -8,7 +8,7 @@
 //! told whose value that would be, gets an error.
 
 use super::{
-    Batch, Outbox, ServerState, Session,
+    Batch, HOLD_LIMIT, Outbox, ServerState, Session,
     effects::Runs,
     expected::{Disposition, Expected, OnBehalf, Request},
     refusal::Refusal,
@@ -16,7 +16,12 @@ use super::{
     server_state::Unnamed,
 };
 use crate::{
-    protocol::{Frame, FrontendTag, backend::TransactionStatus, encode, frontend::Bind},
+    protocol::{
+        Frame, FrontendTag,
+        backend::TransactionStatus,
+        encode,
+        frontend::{Bind, Parse},
+    },
     sql::{Class, Effects},
 };
 
@@ -91,14 +96,38 @@ impl Session {
 
     /// Whether a message may have others' values discarded before it. A Query is refused as the discarding is.
     pub(super) fn may_discard_sequences(&self, frame: &Frame<'_, FrontendTag>) -> bool {
-        let bind = match frame.tag {
-            FrontendTag::Bind => Bind::read(frame.body()),
+        let runs = match frame.tag {
+            FrontendTag::Bind => Bind::read(frame.body()).map(|bind| self.runs_of(bind.statement)),
+            FrontendTag::Parse if self.batch == Batch::Closed && frame.size <= HOLD_LIMIT => {
+                Parse::read(frame.body()).map(|parse| Runs::from(&self.look(parse.text)))
+            }
             _ => return false,
         };
-        bind.is_ok_and(|bind| asking(self.runs_of(bind.statement)).is_some())
+        runs.is_ok_and(|runs| asking(runs).is_some())
     }
 
-    /// The same for one of which nothing is known.
+    /// The same for a statement with whose Parse a batch begins: what others have left is discarded before the batch, since
+    /// VACUUM and its like refuse to run behind anything else in theirs.
+    pub(super) fn guard_sequences_of_batch(
+        &self,
+        runs: Runs,
+        server: &mut ServerState,
+        out: &mut Outbox<'_>,
+    ) {
+        let Some((asks, may_ask)) = asking(runs).filter(|_| self.batch == Batch::Closed) else {
+            return;
+        };
+        let is_asked_for = self
+            .interners
+            .sequences_are_asked_for
+            .load(Ordering::Relaxed);
+        if server.sequences == Sequences::Others && (may_ask || is_asked_for) {
+            let guarded = self.guard((asks, may_ask), FrontendTag::Parse, server, out);
+            debug_assert!(guarded.is_ok(), "it is refused where it is bound");
+        }
+    }
+
+    /// The same as [`Session::guard_sequences`] for one of which nothing is known.
     pub(super) fn guard_sequences_from_unseen(
         &self,
         by: FrontendTag,
@@ -156,6 +185,11 @@ impl Session {
         server.pipeline.push_expected(expected);
         if request == Request::Execute {
             server.pipeline.push(Request::Close, why);
+            if self.batch == Batch::Closed {
+                // In a batch of its own.
+                encode::sync(out.own());
+                server.pipeline.push(Request::Sync, why);
+            }
         }
         Ok(())
     }

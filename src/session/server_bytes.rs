@@ -296,11 +296,8 @@ impl Session {
                             findings.pins.insert(PinReason::Unproved);
                         }
                     }
-                    // In a failed transaction nothing runs, so nothing is seen.
-                    Disposition::Skip(OnBehalf::Sequences)
-                        if sqlstate != Some(SqlState::IN_FAILED_SQL_TRANSACTION) =>
-                    {
-                        return Err(ServerFault::SettingsRefused(body.into()));
+                    Disposition::Skip(OnBehalf::Sequences) => {
+                        return Self::on_sequences_kept(sqlstate, body);
                     }
                     Disposition::Refuse(refusal) => encode::report(out.own(), &refusal.report()),
                     Disposition::Skip(_) | Disposition::Fake(_) => {}
@@ -329,6 +326,9 @@ impl Session {
                     encode::report(out.own(), &refusal.report());
                     return Ok(false);
                 }
+                if is_deferred && refused == Some(Disposition::Skip(OnBehalf::Sequences)) {
+                    return Self::on_sequences_kept(sqlstate, body);
+                }
                 if !is_deferred {
                     return Ok(self.forward_error(frame, sqlstate, taken.as_deref(), server, out));
                 }
@@ -338,6 +338,15 @@ impl Session {
             Step::Done(_) => {}
         }
         Ok(false)
+    }
+
+    /// Others' sequence values could not be discarded. In a failed transaction nothing runs, so nothing is seen.
+    fn on_sequences_kept(sqlstate: Option<SqlState>, body: &[u8]) -> Result<bool, ServerFault> {
+        if sqlstate == Some(SqlState::IN_FAILED_SQL_TRANSACTION) {
+            Ok(false)
+        } else {
+            Err(ServerFault::SettingsRefused(body.into()))
+        }
     }
 
     /// The oldest request was refused, and its reply goes on. Answers the client's name for what the

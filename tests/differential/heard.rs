@@ -1,44 +1,74 @@
-//! What a peer answers to one round, in a form in which two peers can be compared.
+//! What a peer answers, in a form in which two peers can be compared.
 
-use crate::support::wire::{Fields, Wire};
+use std::time::Duration;
 
-/// Answers, each in words, up to that of the empty query which ends a round.
-#[derive(Debug, PartialEq, Eq)]
+use tokio::time::timeout;
+
+use crate::{
+    support::wire::{Fields, Wire},
+    talk::Until,
+};
+
+/// Answers, each in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Heard(pub(crate) Vec<String>);
 
+/// What a peer says when it says nothing.
+const HANGS: &str = "nothing more, and waits";
+const CLOSED: &str = "closed";
+
 impl Heard {
-    /// All answers to a round that begins in this transaction status.
-    pub(crate) async fn all(wire: &mut Wire, mut status: char) -> Self {
-        let (mut all, mut since_ready) = (Vec::new(), Vec::new());
-        let mut is_last = false;
-        while let Some((kind, body)) = wire.read().await {
-            is_last |= kind == b'I';
-            since_ready.push(in_words(kind, &body));
-            if kind != b'Z' {
-                continue;
-            }
-            let before = std::mem::replace(&mut status, char::from(body[0]));
-            // A server that lacks a statement cannot be given it in a failed transaction: that it can be described there,
-            // or why it cannot be run, is not found out.
-            if before == 'E' && status == 'E' {
-                since_ready = vec![
-                    "nothing in a failed transaction".to_owned(),
-                    "Z E".to_owned(),
-                ];
-            }
-            all.append(&mut since_ready);
-            if is_last {
-                return Self(all);
-            }
-        }
-        all.append(&mut since_ready);
-        all.push("closed".to_owned());
-        Self(all)
+    /// What comes before the first ReadyForQuery: the parameters, in the order of their names.
+    pub(crate) async fn greeting(&mut self, wire: &mut Wire, patience: Duration) {
+        self.hear(wire, Until::Any(b"ZE"), patience).await;
+        // The key is a secret, and only PostgreSQL 18 tells why it is longer.
+        self.0.retain(|it| !it.starts_with('K'));
+        self.0.sort();
     }
 
-    /// Whether the connection is.
-    pub(crate) fn is_over(&self) -> bool {
-        self.0.last().is_some_and(|last| last == "closed")
+    /// Adds all answers up to the one that is waited for, or to the end of the connection.
+    pub(crate) async fn hear(&mut self, wire: &mut Wire, until: Until, patience: Duration) {
+        if until == Until::Any(b"") {
+            return;
+        }
+        let answers = async {
+            let mut last = [0; 4];
+            loop {
+                let Some((kind, body)) = wire.read().await else {
+                    self.0.push(CLOSED.to_owned());
+                    return;
+                };
+                self.0.push(in_words(kind, &body));
+                // These come at any time.
+                if !matches!(kind, b'A' | b'N' | b'S') {
+                    last = [last[1], last[2], last[3], kind];
+                }
+                if until.is_it(last) {
+                    return;
+                }
+            }
+        };
+        if timeout(patience, answers).await.is_err() {
+            self.0.push(HANGS.to_owned());
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.last().is_some_and(|last| last == CLOSED)
+    }
+
+    pub(crate) fn hangs(&self) -> bool {
+        self.0.last().is_some_and(|last| last == HANGS)
+    }
+
+    /// Whether an error was the last.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.last().is_some_and(|last| last.starts_with("E "))
+    }
+
+    /// Whether PostgreSQL itself gave up: then the pooler says so in its own words, and may go on with another server.
+    pub(crate) fn is_fatal(&self) -> bool {
+        self.0.iter().any(|it| it.starts_with("E FATAL"))
     }
 
     /// The transaction status that the last ReadyForQuery tells.
@@ -46,6 +76,32 @@ impl Heard {
         let last = self.0.iter().rev().find(|it| it.starts_with("Z "));
         last.and_then(|it| it.chars().last()).unwrap_or('I')
     }
+
+    /// Whether a client that is told this in a transaction of that status has been told the same.
+    pub(crate) fn is_as_good_as(&self, alone: &Self, mut status: char) -> bool {
+        let mut ours = self.0.split_inclusive(|it| it.starts_with("Z "));
+        for theirs in alone.0.split_inclusive(|it| it.starts_with("Z ")) {
+            let Some(ours) = ours.next() else {
+                return false;
+            };
+            let then = theirs.last().and_then(|it| it.chars().last());
+            let in_failed = status == 'E' && then == Some('E');
+            if ours != theirs && !(in_failed && is_refused_earlier(ours, theirs)) {
+                return false;
+            }
+            status = then.unwrap_or(status);
+        }
+        ours.next().is_none()
+    }
+}
+
+/// A server that lacks a statement cannot be given it in a failed transaction: so it cannot be described there, nor is
+/// found out what is wrong with a Bind of it (docs/session-state.md, "What is not covered").
+fn is_refused_earlier(ours: &[String], theirs: &[String]) -> bool {
+    let [told @ .., error, _ready] = ours else {
+        return false;
+    };
+    error.starts_with("E ERROR | 25P02") && theirs.starts_with(told) && theirs.len() > told.len()
 }
 
 fn in_words(kind: u8, body: &[u8]) -> String {
@@ -54,7 +110,7 @@ fn in_words(kind: u8, body: &[u8]) -> String {
         // longer.
         b'E' | b'N' => {
             let fields = Fields::read(body);
-            ['S', 'C', 'M', 'D', 'H']
+            ['S', 'C', 'M', 'D', 'H', 'W', 's', 't', 'c', 'n']
                 .map(|it| fields.field(it).to_owned())
                 .join(" | ")
         }

@@ -9,6 +9,10 @@ pub(crate) struct Words {
     pub(crate) client: u64,
     /// Whether reads may go to a replica.
     pub(crate) replicas: bool,
+    /// Whether the startup packet has settings. Then nothing is reset: inside of a transaction block it would get the
+    /// server's own default, and outside of one the client is told of that first and then of its own
+    /// (docs/session-state.md, "What is not covered").
+    pub(crate) has_startup: bool,
 }
 
 /// How a statement comes to the server.
@@ -16,7 +20,8 @@ pub(crate) struct Words {
 pub(crate) enum Way {
     /// The only one of a Query.
     Alone,
-    /// Among others of a Query: there the names of prepared statements are not the client's (docs/session-state.md).
+    /// Among others of a Query: there the names of prepared statements are not the client's (docs/session-state.md). What
+    /// discards others' sequence values in front of it may have been its transaction's first query.
     Joined,
     /// By the extended protocol: a PREPARE gives no name of the client's either, and the names that are taken away there
     /// are known to be gone a little earlier or later. What is prepared again on the client's behalf in front of a BEGIN
@@ -34,9 +39,45 @@ pub(crate) fn schema(client: u64) -> String {
              $$ UPDATE c{client}.t SET b = b || '!' WHERE a = $1 RETURNING a $$;
          CREATE FUNCTION c{client}.seen(int) RETURNS text STABLE LANGUAGE sql AS
              $$ SELECT b FROM c{client}.t WHERE a = $1 $$;
+         CREATE FUNCTION c{client}.path() RETURNS text STABLE SET search_path = c{client} LANGUAGE sql AS
+             $$ SELECT current_setting('search_path') $$;
+         CREATE FUNCTION c{client}.local(text) RETURNS text LANGUAGE sql AS
+             $$ SELECT set_config('app.local', $1, true) $$;
+         CREATE PROCEDURE c{client}.commits(int) LANGUAGE plpgsql AS $$ BEGIN
+             UPDATE c{client}.t SET b = 'committed' WHERE a = $1; COMMIT;
+             UPDATE c{client}.t SET b = 'rolled back' WHERE a = $1; ROLLBACK; END $$;
          GRANT ALL ON SCHEMA c{client} TO pg_monitor;
          GRANT ALL ON c{client}.t, c{client}.s TO pg_monitor;"
     )
+}
+
+/// Settings of a startup packet, most often none.
+pub(crate) fn startup(client: u64, dice: &mut Dice) -> Vec<(&'static str, String)> {
+    if !dice.once_in(3) {
+        return Vec::new();
+    }
+    let all = [
+        ("application_name", format!("app{client}")),
+        ("DateStyle", "German".to_owned()),
+        ("client_encoding", "LATIN1".to_owned()),
+        ("TimeZone", "Asia/Tokyo".to_owned()),
+        (
+            "options",
+            format!("-c search_path=c{client} -c work_mem=7MB"),
+        ),
+        (
+            "options",
+            "-c app.x=start --statement-timeout=70s".to_owned(),
+        ),
+        ("IntervalStyle", "iso_8601".to_owned()),
+    ];
+    let first = dice.below(all.len());
+    let mut chosen = vec![all[first].clone()];
+    if dice.once_in(2) && first > 0 {
+        chosen.push(all[dice.below(first)].clone());
+    }
+    chosen.dedup_by_key(|it| it.0);
+    chosen
 }
 
 impl Words {
@@ -51,11 +92,23 @@ impl Words {
 
     /// A single statement, whatever it does, without parameters.
     pub(crate) fn statement(&self, way: Way, dice: &mut Dice, status: char) -> String {
+        loop {
+            let text = self.any_statement(way, dice, status);
+            let resets = ["RESET", "DEFAULT", "DISCARD ALL"];
+            if !self.has_startup || !resets.iter().any(|it| text.contains(it)) {
+                return text;
+            }
+        }
+    }
+
+    fn any_statement(&self, way: Way, dice: &mut Dice, status: char) -> String {
         match status {
             'E' if dice.once_in(2) => self.transaction(way, dice, status),
-            _ => match dice.below(20) {
+            _ => match dice.below(22) {
                 0..=5 => self.read(dice),
                 6..=8 => self.write(dice),
+                20 => self.rare(way, dice),
+                21 => self.inward(dice),
                 9 => self.mistake(dice),
                 10..=12 => self.transaction(way, dice, status),
                 13..=14 => self.setting(dice),
@@ -121,6 +174,73 @@ impl Words {
         dice.pick(&texts).clone()
     }
 
+    /// What few applications say.
+    fn rare(&self, way: Way, dice: &mut Dice) -> String {
+        let (c, n) = (self.client, dice.below(12));
+        let texts = [
+            ";".to_owned(),
+            "-- nothing".to_owned(),
+            "/* nothing /* at all */ */".to_owned(),
+            "SELECT /* one; /* two */ */ 1 -- ; SELECT 2".to_owned(),
+            format!("SELECT repeat('wide', 20000), n FROM generate_series(1, {n}) n"),
+            format!("SELECT n, 'row' FROM generate_series(1, 1500) n OFFSET {n}"),
+            // Rows, and then an error.
+            "SELECT 100 / (7 - n) FROM generate_series(1, 9) n".to_owned(),
+            "COPY (SELECT 100 / (7 - n) FROM generate_series(1, 9) n) TO STDOUT".to_owned(),
+            format!("COPY c{c}.t TO STDOUT (FORMAT binary)"),
+            format!("CALL c{c}.commits({n})"),
+            format!("VACUUM c{c}.t"),
+            format!("LOCK TABLE c{c}.t"),
+            "ROLLBACK PREPARED 'nothing'".to_owned(),
+            format!(
+                "DO $$ BEGIN PERFORM 1 / {n} / 0; EXCEPTION WHEN OTHERS THEN RAISE WARNING 'caught {n}'; END $$"
+            ),
+            format!(
+                "DO $$ BEGIN RAISE 'raised {n}' USING ERRCODE = 'P0{n:03}', HINT = 'a hint', DETAIL = 'a detail'; END $$"
+            ),
+            format!("CREATE OR REPLACE VIEW c{c}.v AS SELECT {n} AS n"),
+            format!("SELECT n FROM c{c}.v"),
+            format!("DROP VIEW IF EXISTS c{c}.v"),
+            format!("SELECT lo_create({})", 70_000 + c),
+            format!("SELECT lo_unlink({})", 70_000 + c),
+            format!("SELECT lo_open({}, 131072)", 70_000 + c),
+            format!("SELECT c{c}.local('l{n}'), c{c}.path(), current_setting('search_path')"),
+            format!("SELECT n FROM generate_series(1, 3) n; SELECT {n}"),
+            "SELECT 'Gr\u{fc}n', length('Gr\u{fc}n'), '\u{8868}'".to_owned(),
+            "CREATE DATABASE c; SELECT 1".to_owned(),
+        ];
+        let text = dice.pick(&texts).clone();
+        // Behind others in its batch it is refused, and we may have put something there: see the story of its own.
+        if way == Way::Bound && text.starts_with("VACUUM") {
+            return self.read(dice);
+        }
+        text
+    }
+
+    /// What tells about the session itself.
+    fn inward(&self, dice: &mut Dice) -> String {
+        let c = self.client;
+        let texts = [
+            "SELECT name, is_holdable FROM pg_cursors ORDER BY name".to_owned(),
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()".to_owned(),
+            "SELECT count(*) FROM pg_listening_channels()".to_owned(),
+            "SELECT relname FROM pg_class WHERE relname IN ('t', 'tt', 'tv') AND pg_table_is_visible(oid) ORDER BY 1".to_owned(),
+            "SELECT coalesce(current_setting('app.local', true), '')".to_owned(),
+            "SELECT coalesce(current_setting('app.y', true), '')".to_owned(),
+            "SELECT coalesce(current_setting('app.x', true), '') || count(*) FROM generate_series(1, 3)".to_owned(),
+            "SELECT txid_current_if_assigned() IS NULL".to_owned(),
+            "SHOW client_encoding".to_owned(),
+            "SHOW TimeZone".to_owned(),
+            "SHOW SESSION AUTHORIZATION".to_owned(),
+            "SHOW role".to_owned(),
+            "SHOW statement_timeout".to_owned(),
+            "SHOW default_transaction_isolation".to_owned(),
+            "SELECT 1.1::float8, '\\x00ff'::bytea, 12.5::money".to_owned(),
+            format!("SELECT current_schemas(false), 'c{c}.t'::regclass::text"),
+        ];
+        dice.pick(&texts).clone()
+    }
+
     fn mistake(&self, dice: &mut Dice) -> String {
         let c = self.client;
         let texts = [
@@ -150,8 +270,8 @@ impl Words {
         // On a replica they cannot do all that they could on the primary (docs/routing.md, "Limits").
         let begin = match (self.replicas, way) {
             (true, _) => &begin[..2],
-            (false, Way::Bound) => &begin[..3],
-            (false, Way::Alone | Way::Joined) => &begin,
+            (false, Way::Bound | Way::Joined) => &begin[..3],
+            (false, Way::Alone) => &begin,
         };
         let within = [
             "COMMIT",
@@ -193,6 +313,24 @@ impl Words {
             "SET client_encoding = 'LATIN1'".to_owned(),
             "SET NAMES 'UTF8'".to_owned(),
             "SET TIME ZONE 'Europe/Berlin'".to_owned(),
+            "SET client_encoding TO 'SJIS'".to_owned(),
+            "SET TIME ZONE -3".to_owned(),
+            format!("SET app.y TO 'it''s', 'two', {n}"),
+            format!("SET SESSION \"app.x\" = 'quoted{n}'"),
+            format!(
+                "SELECT set_config('app.x', 'a' || {n}, false), set_config('app.y', 'b', true)"
+            ),
+            "SELECT set_config('search_path', 'public', false)".to_owned(),
+            format!("UPDATE pg_settings SET setting = '{n}000' WHERE name = 'statement_timeout'"),
+            "SET bytea_output = 'escape'".to_owned(),
+            "SET extra_float_digits = 0".to_owned(),
+            "SET CONSTRAINTS ALL DEFERRED".to_owned(),
+            "SET LOCAL TIME ZONE 'Asia/Tokyo'".to_owned(),
+            "SET LOCAL ROLE pg_monitor".to_owned(),
+            "SET SESSION AUTHORIZATION pg_monitor".to_owned(),
+            "RESET SESSION AUTHORIZATION".to_owned(),
+            "SET ROLE none".to_owned(),
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
             "SET ROLE pg_monitor".to_owned(),
             "RESET ROLE".to_owned(),
             "SET application_name = 'differential'".to_owned(),
@@ -228,6 +366,8 @@ impl Words {
             format!("EXECUTE {own} ({n})"),
             format!("EXECUTE {own} ({n})"),
             "DISCARD PLANS".to_owned(),
+            format!("EXPLAIN (COSTS OFF) EXECUTE {name}"),
+            format!("CREATE TEMP TABLE made ON COMMIT DROP AS EXECUTE {name}"),
             format!("DEALLOCATE {name}"),
             format!("DEALLOCATE PREPARE {name}"),
             "DEALLOCATE ALL".to_owned(),
@@ -289,6 +429,9 @@ impl Words {
             format!("INSERT INTO tt VALUES ({n})"),
             "SELECT count(*), sum(a) FROM tt".to_owned(),
             "DROP TABLE tt".to_owned(),
+            "CREATE TEMP TABLE t (a int, b text)".to_owned(),
+            "CREATE TEMP VIEW tv AS SELECT 1 AS one".to_owned(),
+            "DROP VIEW tv".to_owned(),
             "DISCARD TEMP".to_owned(),
         ];
         dice.pick(&texts).clone()
