@@ -91,6 +91,7 @@ impl Stage {
 
     fn say(&mut self, what: &str) {
         self.flush();
+        assert!(self.log.len() < 1 << 20, "it says without end: {what}");
         let _ = writeln!(self.log, "== {what}");
     }
 

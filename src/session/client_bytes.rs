@@ -305,7 +305,7 @@ impl Session {
                 Ok(())
             };
         }
-        self.guard_sequences_from_unseen(FrontendTag::Query, server, out);
+        self.guard_sequences_from_unseen(server, out);
         self.touch(Effects::UNKNOWN);
         self.note_unseen();
         server.statements.doubt_all();
@@ -414,7 +414,7 @@ impl Session {
             Self::refuse_bind(refusal, server, out);
             return Ok(());
         }
-        if let Err(refusal) = self.guard_sequences(runs, FrontendTag::Bind, server, out) {
+        if let Err(refusal) = self.guard_sequences(runs, server, out) {
             Self::refuse_bind(refusal, server, out);
             return Ok(());
         }

@@ -172,10 +172,7 @@ impl Session {
         }
         self.refusal_of_statement(text, facts)
             .or_else(|| self.refusal(runs.effects))
-            .or_else(|| {
-                self.guard_sequences(runs, FrontendTag::Query, server, out)
-                    .err()
-            })
+            .or_else(|| self.guard_sequences(runs, server, out).err())
     }
 
     /// DEALLOCATE ALL and DISCARD ALL, alone in a Query.

@@ -47,9 +47,11 @@ pub(super) enum Revoke {
         serial: u64,
         /// The client's old one.
         previous: UnnamedStatement,
+        /// That of the server.
+        before: Unnamed,
     },
-    /// The server is being given the client's unnamed statement, or rid of another's.
-    ServerUnnamed,
+    /// The server is being given the client's unnamed statement, or rid of another's. This is what it had.
+    ServerUnnamed(Unnamed),
     /// Other clients' sequence values are being discarded.
     Sequences(Sequences),
     /// Nothing. The client's name is taken, and the server, which knows it by another, is to say so.
@@ -137,7 +139,9 @@ impl Session {
         match (cause, gone.subject) {
             (Cause::Ignored, _) => {
                 for revoke in &mut gone.revokes {
-                    if let Revoke::Unnamed { serial, previous } = revoke
+                    if let Revoke::Unnamed {
+                        serial, previous, ..
+                    } = revoke
                         && self.unnamed.serial != *serial
                     {
                         pipeline.replace_unnamed(*serial, previous);
@@ -173,9 +177,9 @@ impl Session {
                     statement,
                 } => self.statements.insert(&client_name, statement),
                 Revoke::Names(names) => self.statements.restore(names),
-                Revoke::Unnamed { serial, previous }
-                    if cause == Cause::Ignored && self.unnamed.serial == serial =>
-                {
+                Revoke::Unnamed {
+                    serial, previous, ..
+                } if cause == Cause::Ignored && self.unnamed.serial == serial => {
                     self.unnamed = previous;
                 }
                 _ => {}
@@ -218,25 +222,26 @@ impl ServerState {
                 }
                 Revoke::Evicted(statement) => self.statements.insert_doubtful(statement),
                 Revoke::Sequences(before) => self.sequences = *before,
-                Revoke::Unnamed { serial, .. } if cause == Cause::Ignored => {
-                    self.doubt_unnamed(*serial);
+                Revoke::Unnamed { serial, before, .. } if cause == Cause::Ignored => {
+                    self.restore_unnamed(*before, *serial);
                 }
-                Revoke::ServerUnnamed if cause == Cause::Ignored => {
-                    self.doubt_unnamed(match expected.subject {
+                Revoke::ServerUnnamed(before) if cause == Cause::Ignored => {
+                    let serial = match expected.subject {
                         Subject::Unnamed(serial) => serial,
                         Subject::None | Subject::Statement(_) => u64::MAX,
-                    });
+                    };
+                    self.restore_unnamed(*before, serial);
                 }
                 _ => {}
             }
         }
     }
 
-    /// The unnamed statement with this serial number was not given to the server, or not dropped. If a later batch has
-    /// given it another one since, that holds.
-    fn doubt_unnamed(&mut self, serial: u64) {
+    /// The unnamed statement with this serial number was not given to the server, or not dropped: it still has what it had
+    /// before. If a later batch has given it another one since, that holds; if one has dropped it, this is no client's any more.
+    fn restore_unnamed(&mut self, before: Unnamed, serial: u64) {
         if !matches!(self.unnamed, Unnamed::Is(id) if id.serial > serial) {
-            self.unnamed = Unnamed::Unknown;
+            self.unnamed = before;
         }
     }
 }

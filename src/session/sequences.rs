@@ -13,7 +13,6 @@ use super::{
     expected::{Disposition, Expected, OnBehalf, Request},
     refusal::Refusal,
     revoke::Revoke,
-    server_state::Unnamed,
 };
 use crate::{
     protocol::{
@@ -68,23 +67,22 @@ fn asking(runs: Runs) -> Option<(bool, bool)> {
 
 const DISCARD: &[u8] = b"DISCARD SEQUENCES";
 
-/// The statement, and portal, by which that is run inside a batch.
+/// The statement, and portal, by which that is run.
 const NAME: &[u8] = b"pgweir_sequences";
 
 impl Session {
-    /// Sees to it that a statement which is about to be sent, by that message, finds no other client's values.
+    /// Sees to it that a statement which is about to be sent finds no other client's values.
     #[inline]
     pub(super) fn guard_sequences(
         &self,
         runs: Runs,
-        by: FrontendTag,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Result<(), Refusal> {
         let Some(asking) = asking(runs) else {
             return Ok(());
         };
-        self.guard(asking, by, server, out)
+        self.guard(asking, server, out)
     }
 
     /// Whether others' values may have to be discarded, and it is not known if the transaction that this would be
@@ -122,7 +120,7 @@ impl Session {
             .sequences_are_asked_for
             .load(Ordering::Relaxed);
         if server.sequences == Sequences::Others && (may_ask || is_asked_for) {
-            let guarded = self.guard((asks, may_ask), FrontendTag::Parse, server, out);
+            let guarded = self.guard((asks, may_ask), server, out);
             debug_assert!(guarded.is_ok(), "it is refused where it is bound");
         }
     }
@@ -130,18 +128,16 @@ impl Session {
     /// The same as [`Session::guard_sequences`] for one of which nothing is known.
     pub(super) fn guard_sequences_from_unseen(
         &self,
-        by: FrontendTag,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) {
-        let guarded = self.guard((false, true), by, server, out);
+        let guarded = self.guard((false, true), server, out);
         debug_assert!(guarded.is_ok(), "only who is seen to ask is refused");
     }
 
     fn guard(
         &self,
         (asks, may_ask): (bool, bool),
-        by: FrontendTag,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Result<(), Refusal> {
@@ -168,28 +164,19 @@ impl Session {
             return Ok(());
         }
         let before = std::mem::replace(&mut server.sequences, Sequences::Of(self.id));
-        // A Query of ours would drop the unnamed statement that is about to be bound.
-        let (request, why) = if self.batch == Batch::Open || by != FrontendTag::Query {
-            encode::run_in_batch(out.own(), NAME, DISCARD);
-            let why = Disposition::Skip(OnBehalf::Sequences);
-            for request in [Request::Close, Request::Parse, Request::Bind] {
-                server.pipeline.push(request, why);
-            }
-            (Request::Execute, why)
-        } else {
-            encode::query(out.own(), DISCARD);
-            server.unnamed = Unnamed::None;
-            (Request::Query, Disposition::Skip(OnBehalf::Sequences))
-        };
-        let expected = Expected::new(request, why).revoking(Revoke::Sequences(before));
+        // A Query of ours would drop the unnamed statement, or portal, that the client goes on with.
+        encode::run_in_batch(out.own(), NAME, DISCARD);
+        let why = Disposition::Skip(OnBehalf::Sequences);
+        for request in [Request::Close, Request::Parse, Request::Bind] {
+            server.pipeline.push(request, why);
+        }
+        let expected = Expected::new(Request::Execute, why).revoking(Revoke::Sequences(before));
         server.pipeline.push_expected(expected);
-        if request == Request::Execute {
-            server.pipeline.push(Request::Close, why);
-            if self.batch == Batch::Closed {
-                // In a batch of its own.
-                encode::sync(out.own());
-                server.pipeline.push(Request::Sync, why);
-            }
+        server.pipeline.push(Request::Close, why);
+        if self.batch == Batch::Closed {
+            // In a batch of its own.
+            encode::sync(out.own());
+            server.pipeline.push(Request::Sync, why);
         }
         Ok(())
     }

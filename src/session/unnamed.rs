@@ -84,10 +84,11 @@ impl Session {
     pub(super) fn drop_unnamed(&mut self, server: &mut ServerState) -> Option<Revoke> {
         let next = self.next_unnamed();
         let previous = std::mem::replace(&mut self.unnamed, next);
-        server.unnamed = Unnamed::None;
+        let before = std::mem::replace(&mut server.unnamed, Unnamed::None);
         server.pipeline.may_be_ignored().then_some(Revoke::Unnamed {
             serial: self.unnamed.serial,
             previous,
+            before,
         })
     }
 
@@ -182,9 +183,9 @@ impl Session {
                 (Expected::new(Request::Close, on_behalf), Unnamed::None)
             }
         };
-        server.unnamed = wanted;
+        let before = std::mem::replace(&mut server.unnamed, wanted);
         let may_be_ignored = server.pipeline.may_be_ignored();
-        let revoke = may_be_ignored.then_some(Revoke::ServerUnnamed);
+        let revoke = may_be_ignored.then_some(Revoke::ServerUnnamed(before));
         server.pipeline.push_expected(expected.revoking(revoke));
     }
 }

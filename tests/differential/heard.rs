@@ -77,18 +77,18 @@ impl Heard {
         last.and_then(|it| it.chars().last()).unwrap_or('I')
     }
 
-    /// Whether a client that is told this in a transaction of that status has been told the same.
+    /// Whether a client that is told this in a transaction of that status has been told the same, or, from where it was
+    /// refused, cannot be compared any more.
     pub(crate) fn is_as_good_as(&self, alone: &Self, mut status: char) -> bool {
         let mut ours = self.0.split_inclusive(|it| it.starts_with("Z "));
         for theirs in alone.0.split_inclusive(|it| it.starts_with("Z ")) {
             let Some(ours) = ours.next() else {
                 return false;
             };
-            let then = theirs.last().and_then(|it| it.chars().last());
-            let in_failed = status == 'E' && then == Some('E');
-            if ours != theirs && !(in_failed && is_refused_earlier(ours, theirs)) {
-                return false;
+            if ours != theirs {
+                return status == 'E' && is_refused_earlier(ours, theirs);
             }
+            let then = theirs.last().and_then(|it| it.chars().last());
             status = then.unwrap_or(status);
         }
         ours.next().is_none()

@@ -73,7 +73,7 @@ impl Pair {
                     break;
                 }
             }
-            if self.is_over() {
+            if self.is_cut_short() {
                 break;
             }
         }
@@ -84,8 +84,14 @@ impl Pair {
         (differs || pooled.hangs()).then(|| self.differences())
     }
 
-    /// Whether there is nothing more to say.
+    /// Whether, behind a round, there is nothing more to say, or to compare.
     pub(crate) fn is_over(&self) -> bool {
+        let [alone, pooled] = &self.heard;
+        alone != pooled || self.is_cut_short()
+    }
+
+    /// Whether one of them says nothing more.
+    fn is_cut_short(&self) -> bool {
         self.heard
             .iter()
             .any(|it| it.is_closed() || it.is_fatal() || it.hangs())
