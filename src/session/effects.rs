@@ -59,23 +59,40 @@ const CUSTOM_SETTINGS_LIMIT: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runs {
     pub(super) effects: Effects,
-    pub(super) class: Class,
+    /// Whether it may use sequences, as whatever writes may.
+    pub(super) may_write: bool,
 }
 
 impl Default for Runs {
     fn default() -> Self {
         Self {
             effects: Effects::NONE,
-            class: Class::Empty,
+            may_write: false,
         }
     }
 }
 
+impl Runs {
+    /// Anything at all.
+    pub(super) const UNKNOWN: Self = Self {
+        effects: Effects::UNKNOWN,
+        may_write: true,
+    };
+}
+
 impl From<&sql::Facts> for Runs {
     fn from(facts: &sql::Facts) -> Self {
+        const RUNS_OTHERS: Effects = Effects::CURSOR.with(Effects::LOAD);
+        let may_write = match facts.class {
+            Class::Read | Class::Empty | Class::Begin | Class::Transaction | Class::Set => false,
+            Class::Session => facts.effects.intersects(RUNS_OTHERS),
+            // What it shows need not be the same everywhere.
+            Class::Write => !matches!(facts.detail, Detail::Show { .. }),
+            Class::Execute | Class::Unknown => true,
+        };
         Self {
             effects: facts.effects,
-            class: facts.class,
+            may_write,
         }
     }
 }
@@ -95,16 +112,13 @@ fn sets_what_parser_reads(text: &[u8], facts: &sql::Facts) -> bool {
 }
 
 impl Session {
-    /// What running the statement of that name may do.
+    /// What running the statement of that name may do, which is this one of the client's, if any.
     #[inline]
-    pub(super) fn runs_of(&self, name: &[u8]) -> Runs {
-        match self.statements.named(name) {
+    pub(super) fn runs_of(&self, name: &[u8], statement: Option<&Statement>) -> Runs {
+        match statement {
             Some(statement) => Runs::from(&statement.facts),
             None if name.is_empty() => self.unnamed.runs,
-            None if self.is_servers_own(name) => Runs {
-                effects: Effects::UNKNOWN,
-                class: Class::Unknown,
-            },
+            None if self.is_servers_own(name) => Runs::UNKNOWN,
             None => Runs::default(),
         }
     }

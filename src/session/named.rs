@@ -382,11 +382,12 @@ impl Session {
         Some(frame.size + next.size)
     }
 
-    /// Makes sure that the server has what the client calls `name`.
+    /// Makes sure that the server has what the client calls `name`, which is this statement, if it is one of the client's.
     #[inline]
     pub(super) fn resolve(
         &mut self,
         name: &[u8],
+        statement: Option<Arc<Statement>>,
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) -> Resolved {
@@ -394,7 +395,7 @@ impl Session {
             self.ensure_unnamed(server, out);
             return Resolved::AsSent;
         }
-        match self.statements.named(name).map(Arc::clone) {
+        match statement {
             Some(statement) => {
                 let statement = self.as_read_now(name, statement, server);
                 self.ensure(&statement, server, out);

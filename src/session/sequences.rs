@@ -21,7 +21,7 @@ use crate::{
         encode,
         frontend::{Bind, Parse},
     },
-    sql::{Class, Effects},
+    sql::Effects,
 };
 
 use std::sync::atomic::Ordering;
@@ -58,11 +58,7 @@ fn asking(runs: Runs) -> Option<(bool, bool)> {
     let asks = runs.effects.contains(Effects::SEQUENCE_STATE);
     // Nobody has looked at the text, so it may ask as well.
     let may_ask = asks || runs.effects.contains(Effects::UNKNOWN);
-    let is_harmless = matches!(
-        runs.class,
-        Class::Read | Class::Empty | Class::Begin | Class::Transaction | Class::Set
-    );
-    (may_ask || !is_harmless).then_some((asks, may_ask))
+    (may_ask || runs.may_write).then_some((asks, may_ask))
 }
 
 const DISCARD: &[u8] = b"DISCARD SEQUENCES";
@@ -95,7 +91,10 @@ impl Session {
     /// Whether a message may have others' values discarded before it. A Query is refused as the discarding is.
     pub(super) fn may_discard_sequences(&self, frame: &Frame<'_, FrontendTag>) -> bool {
         let runs = match frame.tag {
-            FrontendTag::Bind => Bind::read(frame.body()).map(|bind| self.runs_of(bind.statement)),
+            FrontendTag::Bind => Bind::read(frame.body()).map(|bind| {
+                let statement = self.statements.named(bind.statement);
+                self.runs_of(bind.statement, statement.map(AsRef::as_ref))
+            }),
             FrontendTag::Parse if self.batch == Batch::Closed && frame.size <= HOLD_LIMIT => {
                 Parse::read(frame.body()).map(|parse| Runs::from(&self.look(parse.text)))
             }

@@ -6,7 +6,10 @@
 //! Invariant: a unit is a [`Kind::Read`] only if every text in it is a proved read, and every message of
 //! it was seen.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::{
     Batch, HOLD_LIMIT, ServerState, Session,
@@ -416,7 +419,8 @@ impl Session {
             Class::Read | Class::Empty | Class::Set if self.is_serializable() => {
                 (Kind::Control, false)
             }
-            _ => kind(facts, self.reads_by_default()),
+            Class::Begin => kind(facts, self.reads_by_default()),
+            _ => kind(facts, false),
         }
     }
 
@@ -439,7 +443,9 @@ impl Session {
             return;
         }
         if let (Class::Execute, Detail::Execute { name }) = (facts.class, facts.detail) {
-            return self.note_write_of(&sql::fold_name(name.of(text)));
+            let name = sql::fold_name(name.of(text));
+            let statement = self.statements.named(&name).map(Arc::clone);
+            return self.note_write_of(&name, statement.as_deref());
         }
         if kind(facts, false).0 == Kind::Write {
             self.writes = self.writes.max(Writes::of(facts));
@@ -466,14 +472,17 @@ impl Session {
         }
     }
 
-    /// As [`Session::note_write`], for a statement that was prepared before.
+    /// As [`Session::note_write`], for the statement of that name that was prepared before, which is this one of the client's,
+    /// if any.
     #[inline]
-    pub(super) fn note_write_of(&mut self, name: &[u8]) {
+    pub(super) fn note_write_of(&mut self, name: &[u8], statement: Option<&Statement>) {
         if self.place == Place::Only || self.writes == Writes::Schema {
             return;
         }
         let mut gathered = Gathered::new();
-        if self.is_servers_own(name) || !self.add_statement(name, &mut gathered) {
+        if let Some(statement) = statement {
+            self.add_prepared(statement, &mut gathered);
+        } else if self.is_servers_own(name) || !self.add_statement(name, &mut gathered) {
             return self.note_unseen();
         }
         if gathered.unit.kind == Kind::Write {

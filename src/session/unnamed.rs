@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     protocol::{encode, frame::HEADER, frontend::Parse},
-    sql::{self, Class, Effects},
+    sql,
 };
 
 /// A kept Parse message gives back its memory when it needs less than a quarter of it.
@@ -131,11 +131,7 @@ impl Session {
 
     /// A Parse of the unnamed statement that is too large to be kept.
     pub(super) fn parse_streamed(&mut self, server: &mut ServerState) {
-        let runs = Runs {
-            effects: Effects::UNKNOWN,
-            class: Class::Unknown,
-        };
-        self.replace_unnamed(Source::Streamed, runs, None, server);
+        self.replace_unnamed(Source::Streamed, Runs::UNKNOWN, None, server);
     }
 
     fn replace_unnamed(

@@ -187,7 +187,7 @@ impl Words {
             // Rows, and then an error.
             "SELECT 100 / (7 - n) FROM generate_series(1, 9) n".to_owned(),
             "COPY (SELECT 100 / (7 - n) FROM generate_series(1, 9) n) TO STDOUT".to_owned(),
-            format!("COPY c{c}.t TO STDOUT (FORMAT binary)"),
+            format!("COPY (SELECT a, b FROM c{c}.t ORDER BY a) TO STDOUT (FORMAT binary)"),
             format!("CALL c{c}.commits({n})"),
             format!("VACUUM c{c}.t"),
             format!("LOCK TABLE c{c}.t"),
