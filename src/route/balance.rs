@@ -3,7 +3,9 @@
 //! Pure: chance comes in as a number. A host that starts slowly, or has a smaller weight, is passed over
 //! in proportion where the rule itself does not look at weights.
 
-use super::{Host, HostId, topology::FULL_SHARE};
+use std::iter;
+
+use super::{Host, HostId, MAX_HOSTS, topology::FULL_SHARE};
 use crate::config::LoadBalance;
 
 /// What the choice depends on besides the hosts.
@@ -17,38 +19,64 @@ pub struct Chance {
     pub client: u64,
 }
 
+/// Some of the hosts, a bit for each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SomeHosts(u32);
+
+const _: () = assert!(MAX_HOSTS <= u32::BITS as usize);
+
+impl SomeHosts {
+    /// Adds one of the first [`MAX_HOSTS`].
+    #[inline]
+    pub fn insert(&mut self, id: HostId) {
+        debug_assert!(id < MAX_HOSTS, "a database has no more servers");
+        self.0 |= 1 << id;
+    }
+
+    fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// In the order of their numbers.
+    fn iter(self) -> impl Iterator<Item = HostId> + Clone {
+        let without_lowest = |bits: &u32| Some(bits & (bits - 1)).filter(|bits| *bits != 0);
+        let first = Some(self.0).filter(|bits| *bits != 0);
+        iter::successors(first, without_lowest).map(|bits| bits.trailing_zeros() as HostId)
+    }
+
+    /// The one at this place among them, of which there are more.
+    fn at(self, place: usize) -> HostId {
+        self.iter().nth(place).unwrap_or_default()
+    }
+}
+
 /// Picks one of `eligible`, which are indices into `hosts`; `None` if there is none.
 pub fn pick(
     rule: LoadBalance,
     hosts: &[Host],
-    eligible: &[HostId],
+    eligible: SomeHosts,
     chance: Chance,
 ) -> Option<HostId> {
-    let (&first, rest) = eligible.split_first()?;
-    if rest.is_empty() {
-        return Some(first);
+    if eligible.len() <= 1 {
+        return eligible.iter().next();
     }
     // Those that start slowly take part by chance only; if that leaves none, all do.
-    let mut started = [0; super::MAX_HOSTS];
-    let mut count = 0;
-    for &id in eligible.iter().take(super::MAX_HOSTS) {
-        let threshold = u64::from(hosts[id].share());
-        if mix(chance.dice, SHARE + id) % u64::from(FULL_SHARE) < threshold {
-            started[count] = id;
-            count += 1;
+    let mut started = SomeHosts::default();
+    for id in eligible.iter() {
+        let share = hosts[id].share();
+        let number = || mix(chance.dice, SHARE + id) % u64::from(FULL_SHARE);
+        if share == FULL_SHARE || number() < u64::from(share) {
+            started.insert(id);
         }
     }
-    let eligible = if count == 0 {
-        eligible
-    } else {
-        &started[..count]
+    let eligible = match started.len() {
+        0 => eligible,
+        1 => return Some(started.at(0)),
+        _ => started,
     };
-    if let [only] = eligible {
-        return Some(*only);
-    }
     let chosen = match rule {
-        LoadBalance::RoundRobin => eligible[below(chance.turn, eligible.len())],
-        LoadBalance::Random => eligible[below(mix(chance.dice, 1), eligible.len())],
+        LoadBalance::RoundRobin => eligible.at(below(chance.turn, eligible.len())),
+        LoadBalance::Random => eligible.at(below(mix(chance.dice, 1), eligible.len())),
         LoadBalance::LeastConnections => least_active(hosts, eligible, chance.turn),
         LoadBalance::Weighted => weighted(hosts, eligible, mix(chance.dice, 2)),
         LoadBalance::ClientHash => highest_hash(eligible, chance.client),
@@ -75,46 +103,56 @@ fn mix(number: u64, salt: usize) -> u64 {
 }
 
 /// The one with the fewest units of work under way for its weight; among equals, in turn.
-fn least_active(hosts: &[Host], eligible: &[HostId], turn: u64) -> HostId {
+fn least_active(hosts: &[Host], eligible: SomeHosts, turn: u64) -> HostId {
     let start = below(turn, eligible.len());
-    let in_turn = eligible[start..].iter().chain(&eligible[..start]);
-    let load = |id: &HostId| {
-        let host = &hosts[*id];
-        (host.active() as u64 * 1000) / u64::from(host.weight.max(1))
+    let in_turn = eligible
+        .iter()
+        .skip(start)
+        .chain(eligible.iter().take(start));
+    let load = |id: HostId| {
+        (
+            hosts[id].active() as u64,
+            u64::from(hosts[id].weight.max(1)),
+        )
     };
-    in_turn.copied().min_by_key(load).unwrap_or(eligible[0])
+    let lesser = |best: HostId, other: HostId| {
+        let ((mine, weight), (others, its_weight)) = (load(best), load(other));
+        // As fractions.
+        if others * weight < mine * its_weight {
+            other
+        } else {
+            best
+        }
+    };
+    in_turn.reduce(lesser).unwrap_or_default()
 }
 
-fn weighted(hosts: &[Host], eligible: &[HostId], dice: u64) -> HostId {
-    let total: u64 = eligible.iter().map(|id| u64::from(hosts[*id].weight)).sum();
+fn weighted(hosts: &[Host], eligible: SomeHosts, dice: u64) -> HostId {
+    let weight = |id: HostId| u64::from(hosts[id].weight);
+    let total: u64 = eligible.iter().map(weight).sum();
     let mut left = dice % total.max(1);
-    for &id in eligible {
-        let weight = u64::from(hosts[id].weight);
-        if left < weight {
+    for id in eligible.iter() {
+        if left < weight(id) {
             return id;
         }
-        left -= weight;
+        left -= weight(id);
     }
-    eligible[0]
+    eligible.at(0)
 }
 
 /// Rendezvous hashing: when a host goes, only its own clients move.
-fn highest_hash(eligible: &[HostId], client: u64) -> HostId {
-    let hash = |id: &HostId| mix(client, *id);
-    eligible
-        .iter()
-        .copied()
-        .max_by_key(hash)
-        .unwrap_or(eligible[0])
+fn highest_hash(eligible: SomeHosts, client: u64) -> HostId {
+    let highest = eligible.iter().max_by_key(|id| mix(client, *id));
+    highest.unwrap_or_default()
 }
 
 /// Power of two choices over smoothed latency and the work under way: the slow one is avoided, and yet
 /// no herd runs to the fast one.
-fn faster_of_two(hosts: &[Host], eligible: &[HostId], dice: u64) -> HostId {
+fn faster_of_two(hosts: &[Host], eligible: SomeHosts, dice: u64) -> HostId {
     let first = below(mix(dice, 3), eligible.len());
     let other = (first + 1 + below(mix(dice, 4), eligible.len() - 1)) % eligible.len();
     let cost = |id: HostId| hosts[id].latency().max(1) * (hosts[id].active() as u64 + 1);
-    let (first, other) = (eligible[first], eligible[other]);
+    let (first, other) = (eligible.at(first), eligible.at(other));
     if cost(other) < cost(first) {
         other
     } else {
@@ -132,6 +170,12 @@ mod tests {
         weights.iter().map(host).collect()
     }
 
+    fn some(ids: &[HostId]) -> SomeHosts {
+        let mut some = SomeHosts::default();
+        ids.iter().for_each(|id| some.insert(*id));
+        some
+    }
+
     fn shares(rule: LoadBalance, hosts: &[Host], eligible: &[HostId]) -> Vec<u32> {
         let mut counts = vec![0; hosts.len()];
         for turn in 0..4000 {
@@ -140,7 +184,7 @@ mod tests {
                 dice: mix(turn, 77),
                 client: mix(turn, 99),
             };
-            counts[pick(rule, hosts, eligible, chance).unwrap()] += 1;
+            counts[pick(rule, hosts, some(eligible), chance).unwrap()] += 1;
         }
         counts
     }
@@ -157,8 +201,8 @@ mod tests {
             LoadBalance::Weighted,
             LoadBalance::RoundRobin,
         ] {
-            assert_eq!(pick(rule, &hosts(&[1]), &[], chance), None);
-            assert_eq!(pick(rule, &hosts(&[1, 1]), &[1], chance), Some(1));
+            assert_eq!(pick(rule, &hosts(&[1]), some(&[]), chance), None);
+            assert_eq!(pick(rule, &hosts(&[1, 1]), some(&[1]), chance), Some(1));
         }
     }
 
@@ -205,7 +249,13 @@ mod tests {
                 client,
             };
             let at = |eligible: &[HostId], turn| {
-                pick(LoadBalance::ClientHash, &hosts, eligible, chance(turn)).unwrap()
+                pick(
+                    LoadBalance::ClientHash,
+                    &hosts,
+                    some(eligible),
+                    chance(turn),
+                )
+                .unwrap()
             };
             let chosen = at(&[0, 1, 2], 0);
             assert_eq!(at(&[0, 1, 2], 1), chosen);

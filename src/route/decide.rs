@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::{
     HostId, Poll, Reason, Topology,
-    balance::{self, Chance},
+    balance::{self, Chance, SomeHosts},
     freshness::{Freshness, Visit},
     topology::HostState,
 };
@@ -280,18 +280,18 @@ impl<'a> Search<'a> {
 
     /// The one of the hosts that may serve the read, by the pool's rule.
     fn pick(&self, chance: Chance) -> Option<HostId> {
-        let (mut near, mut far) = (Ids::default(), Ids::default());
+        let (mut near, mut far) = (SomeHosts::default(), SomeHosts::default());
         let hosts = self.topology.hosts();
         for (id, host) in hosts.iter().enumerate().take(MAX_HOSTS) {
             if !self.may_serve(id) {
                 continue;
             }
             let is_near = self.policy.zone.is_none() || self.policy.zone == host.zone.as_deref();
-            if is_near { &mut near } else { &mut far }.push(id);
+            if is_near { &mut near } else { &mut far }.insert(id);
         }
         let rule = self.policy.load_balance;
-        let of = |ids: &Ids| balance::pick(rule, hosts, ids.all(), chance);
-        of(&near).or_else(|| of(&far))
+        let of = |ids: SomeHosts| balance::pick(rule, hosts, ids, chance);
+        of(near).or_else(|| of(far))
     }
 
     pub(super) fn may_serve(&self, id: HostId) -> bool {
@@ -460,24 +460,6 @@ impl Obstacle {
             Reason::Token => 1,
             _ => 0,
         }
-    }
-}
-
-/// A few hosts.
-#[derive(Default)]
-struct Ids {
-    ids: [HostId; MAX_HOSTS],
-    count: usize,
-}
-
-impl Ids {
-    fn push(&mut self, id: HostId) {
-        self.ids[self.count] = id;
-        self.count += 1;
-    }
-
-    fn all(&self) -> &[HostId] {
-        &self.ids[..self.count]
     }
 }
 
