@@ -3,8 +3,8 @@
 //! Decides nothing. It asks what [`super::decide()`] asks of each host, so that the two cannot differ.
 
 use super::{
-    HostId, HostState, Policy, Question, Reason, Topology,
-    decide::{MAX_HOSTS, Need, Search},
+    HostState, Policy, Question, Reason, Topology,
+    decide::{Candidate, MAX_HOSTS, Need, Search},
 };
 use crate::config::{Consistency, RouteTo};
 
@@ -33,12 +33,13 @@ pub fn candidates(
 ) -> Vec<Candidacy> {
     let search = Search::new(question, policy, topology);
     let only = primary_only(question);
-    let of = |id| match only {
+    let of = |(id, host)| match only {
         Some(_) if topology.primary() == Some(id) => Candidacy::Eligible,
         Some(reason) => Candidacy::PrimaryOnly(reason),
-        None => of_read(&search, question, topology, id),
+        None => of_read(&search, question, Candidate::of(id, host)),
     };
-    (0..topology.hosts().len().min(MAX_HOSTS)).map(of).collect()
+    let hosts = topology.hosts().iter().enumerate();
+    hosts.take(MAX_HOSTS).map(of).collect()
 }
 
 /// Why nothing but the primary will do, if so.
@@ -53,23 +54,18 @@ fn primary_only(question: &Question<'_>) -> Option<Reason> {
     }
 }
 
-fn of_read(
-    search: &Search<'_>,
-    question: &Question<'_>,
-    topology: &Topology,
-    id: HostId,
-) -> Candidacy {
-    let host = &topology.hosts()[id];
-    if search.may_serve(id) {
+fn of_read(search: &Search<'_>, question: &Question<'_>, candidate: Candidate<'_>) -> Candidacy {
+    let state = candidate.host.state();
+    if search.may_serve(candidate) {
         Candidacy::Eligible
-    } else if host.weight == 0 {
+    } else if candidate.host.weight == 0 {
         Candidacy::NoWeight
-    } else if host.state() != HostState::Replica {
-        Candidacy::State(host.state())
-    } else if question.avoid == Some(id) {
+    } else if state != HostState::Replica {
+        Candidacy::State(state)
+    } else if question.avoid == Some(candidate.visit.host) {
         Candidacy::Failed
     } else {
-        let obstacle = search.obstacle(id);
+        let obstacle = search.obstacle(candidate);
         obstacle.map_or(Candidacy::Eligible, |it| Candidacy::Behind(it.reason))
     }
 }

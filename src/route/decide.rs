@@ -7,10 +7,8 @@
 //! Invariants: only a proved read, a transaction that can only read, or what was told to go to a replica
 //! by name goes to one. The primary is fresh enough for everything.
 
-use std::ops::Range;
-
 use super::{
-    HostId, Poll, Reason, Topology,
+    Host, HostId, Lsn, Poll, Reason, Token, Topology,
     balance::{self, Chance, SomeHosts},
     freshness::{Freshness, Visit},
     topology::HostState,
@@ -187,6 +185,7 @@ pub enum Verdict {
 }
 
 /// Decides.
+#[inline]
 pub fn decide(
     question: &Question<'_>,
     policy: &Policy<'_>,
@@ -208,22 +207,26 @@ pub fn decide(
     if question.is_strong_throughout() {
         return primary(topology, Reason::Strong);
     }
-    let search = Search::new(question, policy, topology);
-    if let Some(host) = search.pick(chance) {
-        let is_primary = Some(host) == topology.primary();
-        let reason = if is_primary {
-            Reason::PrimaryReads
-        } else {
-            reason
-        };
-        let visit = search.visit(host);
-        return Verdict::Go(Decision {
-            host,
-            reason,
-            visit,
-        });
+    // Again, if the monitor finds something out between the look for a host and the look for what keeps them all.
+    loop {
+        let search = Search::new(question, policy, topology);
+        if let Some(visit) = search.pick(chance) {
+            let is_primary = Some(visit.host) == topology.primary();
+            let reason = if is_primary {
+                Reason::PrimaryReads
+            } else {
+                reason
+            };
+            return Verdict::Go(Decision {
+                host: visit.host,
+                reason,
+                visit: search.is_held(visit).then_some(visit),
+            });
+        }
+        if let Some(verdict) = search.without_candidate(must_be_replica) {
+            return verdict;
+        }
     }
-    search.without_candidate(must_be_replica)
 }
 
 fn primary(topology: &Topology, reason: Reason) -> Verdict {
@@ -238,22 +241,41 @@ fn primary(topology: &Topology, reason: Reason) -> Verdict {
     })
 }
 
-/// Of all hosts, before anything else is looked at: what is found out about one that restarts meanwhile
-/// is then no visit to its next life.
-fn incarnations(topology: &Topology) -> [u32; MAX_HOSTS] {
-    let mut incarnations = [0; MAX_HOSTS];
-    for (place, host) in incarnations.iter_mut().zip(topology.hosts()) {
-        *place = host.incarnation();
-    }
-    incarnations
-}
-
 /// The search for a host that may serve a read.
 pub(super) struct Search<'a> {
     question: &'a Question<'a>,
     policy: &'a Policy<'a>,
     topology: &'a Topology,
-    incarnations: [u32; MAX_HOSTS],
+    /// How far the replica must have replayed that the session last read from.
+    there: Lsn,
+    /// And any other one.
+    elsewhere: Lsn,
+}
+
+/// What a replica must have replayed, in the order in which people are told what it lacks.
+struct Bounds {
+    pinned: Bound,
+    written: Bound,
+    asked: Bound,
+    token: Bound,
+    /// Unless it was seen on that very host: there, time does not run backwards.
+    seen: Bound,
+}
+
+/// A position that a replica must have replayed.
+#[derive(Clone, Copy)]
+struct Bound {
+    /// Behind everything, if it is not known or none is enough.
+    position: Lsn,
+    /// The poll that has to be done before it is known.
+    poll: Poll,
+}
+
+/// A host, and what a read from it would be.
+#[derive(Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    pub(super) host: &'a Host,
+    pub(super) visit: Visit,
 }
 
 /// What keeps a read from a replica that is up.
@@ -264,142 +286,214 @@ pub(super) struct Obstacle {
     poll: Poll,
 }
 
+impl Bound {
+    const NONE: Self = Self::at(Lsn(0));
+    const NEVER: Self = Self::at(Lsn(u64::MAX));
+
+    const fn at(position: Lsn) -> Self {
+        Self { position, poll: 0 }
+    }
+
+    /// Where the primary was at that poll.
+    #[inline]
+    fn of(poll: Poll, topology: &Topology) -> Self {
+        match topology.position(poll) {
+            Some(position) => Self::at(position),
+            None => Self {
+                poll,
+                ..Self::NEVER
+            },
+        }
+    }
+
+    #[inline]
+    fn of_token(token: Token, topology: &Topology) -> Self {
+        if topology.history() == Some(token.history) {
+            Self::at(token.position)
+        } else {
+            Self::NEVER
+        }
+    }
+}
+
+impl Bounds {
+    /// To be taken before a host is asked what it has replayed: that is then of the same history or of a later
+    /// one, in which whatever it does not hold is lost.
+    #[inline]
+    fn of(question: &Question<'_>, topology: &Topology) -> Self {
+        let none = Bound::NONE;
+        let consistency = question.wishes.consistency;
+        if consistency == Consistency::Eventual {
+            return Self {
+                pinned: none,
+                written: none,
+                asked: none,
+                token: none,
+                seen: none,
+            };
+        }
+        let freshness = question.freshness;
+        let is_strong = consistency == Consistency::Strong;
+        Self {
+            pinned: if question.is_pinned {
+                Bound::NEVER
+            } else {
+                none
+            },
+            written: Bound::of(freshness.written.max(question.shared), topology),
+            asked: Bound::of(if is_strong { question.asked } else { 0 }, topology),
+            token: freshness
+                .token
+                .map_or(none, |token| Bound::of_token(token, topology)),
+            seen: Bound::of(freshness.seen, topology),
+        }
+    }
+}
+
 impl<'a> Search<'a> {
+    #[inline]
     pub(super) fn new(
         question: &'a Question<'a>,
         policy: &'a Policy<'a>,
         topology: &'a Topology,
     ) -> Self {
+        let bounds = Bounds::of(question, topology);
+        let anywhere = [bounds.pinned, bounds.written, bounds.asked, bounds.token];
+        let there = anywhere.map(|bound| bound.position).into_iter().max();
+        let there = there.unwrap_or_default();
         Self {
             question,
             policy,
             topology,
-            incarnations: incarnations(topology),
+            there,
+            elsewhere: there.max(bounds.seen.position),
         }
     }
 
     /// The one of the hosts that may serve the read, by the pool's rule.
-    fn pick(&self, chance: Chance) -> Option<HostId> {
+    #[inline]
+    fn pick(&self, chance: Chance) -> Option<Visit> {
         let (mut near, mut far) = (SomeHosts::default(), SomeHosts::default());
+        let mut incarnations = [0; MAX_HOSTS];
         let hosts = self.topology.hosts();
         for (id, host) in hosts.iter().enumerate().take(MAX_HOSTS) {
-            if !self.may_serve(id) {
+            let candidate = Candidate::of(id, host);
+            if !self.may_serve(candidate) {
                 continue;
             }
+            incarnations[id] = candidate.visit.incarnation;
             let is_near = self.policy.zone.is_none() || self.policy.zone == host.zone.as_deref();
             if is_near { &mut near } else { &mut far }.insert(id);
         }
         let rule = self.policy.load_balance;
         let of = |ids: SomeHosts| balance::pick(rule, hosts, ids, chance);
-        of(near).or_else(|| of(far))
+        let host = of(near).or_else(|| of(far))?;
+        let incarnation = incarnations[host];
+        Some(Visit { host, incarnation })
     }
 
-    pub(super) fn may_serve(&self, id: HostId) -> bool {
-        match self.topology.hosts()[id].state() {
-            HostState::Replica => self.may_serve_as_replica(id),
-            HostState::Primary | HostState::Unknown => self.may_serve_as_one_of_many(id),
+    #[inline]
+    pub(super) fn may_serve(&self, candidate: Candidate<'_>) -> bool {
+        match candidate.host.state() {
+            HostState::Replica => self.takes_part(candidate) && self.is_fresh(candidate),
+            HostState::Primary | HostState::Unknown => {
+                self.policy.primary_reads == PrimaryReads::Always
+                    && self.may_serve_as_one_of_many(candidate)
+            }
             _ => false,
         }
     }
 
-    fn may_serve_as_replica(&self, id: HostId) -> bool {
-        self.is_up(id) && self.obstacle(id).is_none()
+    /// Whether this replica has replayed what it must.
+    #[inline]
+    fn is_fresh(&self, candidate: Candidate<'_>) -> bool {
+        let is_there = self.question.freshness.is_at(candidate.visit);
+        let needed = if is_there { self.there } else { self.elsewhere };
+        candidate.host.replayed() >= needed
     }
 
     /// Whether the primary takes part in the choice as if it were a replica. It is always fresh enough,
     /// and a session can leave it only when a poll has told what it saw there: if nothing kept a session
     /// from coming to it either, all would end up there.
-    fn may_serve_as_one_of_many(&self, id: HostId) -> bool {
+    #[cold]
+    fn may_serve_as_one_of_many(&self, candidate: Candidate<'_>) -> bool {
         let Question {
             wishes, freshness, ..
         } = self.question;
-        let is_allowed = self.policy.primary_reads == PrimaryReads::Always
-            && wishes.route != RouteTo::Replica
-            && self.topology.primary() == Some(id)
-            && self.question.avoid != Some(id)
-            && self.topology.hosts()[id].weight > 0;
+        let is_allowed = wishes.route != RouteTo::Replica
+            && self.topology.primary() == Some(candidate.visit.host)
+            && self.takes_part(candidate);
         if !is_allowed {
             return false;
         }
-        let is_eventual = wishes.consistency == Consistency::Eventual;
-        if !is_eventual && freshness.is_at(self.at(id)) {
+        if wishes.consistency != Consistency::Eventual && freshness.is_at(candidate.visit) {
             return true;
         }
+        let is_eventual = wishes.consistency == Consistency::Eventual;
         let may_move = is_eventual || self.topology.position(freshness.seen).is_some();
-        may_move && self.ids().any(|other| self.may_serve_as_replica(other))
+        may_move && self.replicas().any(|it| self.is_fresh(it))
     }
 
-    /// All hosts.
-    fn ids(&self) -> Range<HostId> {
-        0..self.topology.hosts().len().min(MAX_HOSTS)
+    /// The replicas that are up.
+    fn replicas(&self) -> impl Iterator<Item = Candidate<'a>> {
+        let hosts = self.topology.hosts().iter().enumerate().take(MAX_HOSTS);
+        let candidates = hosts.map(|(id, host)| Candidate::of(id, host));
+        candidates.filter(|it| it.host.state() == HostState::Replica && self.takes_part(*it))
     }
 
-    fn is_up(&self, id: HostId) -> bool {
-        let host = &self.topology.hosts()[id];
-        host.state() == HostState::Replica && host.weight > 0 && self.question.avoid != Some(id)
+    /// Whether nothing but its state can keep it from the reads altogether.
+    #[inline]
+    fn takes_part(&self, candidate: Candidate<'_>) -> bool {
+        candidate.host.weight > 0 && self.question.avoid != Some(candidate.visit.host)
     }
 
-    /// What keeps the read from this replica, if anything does.
-    pub(super) fn obstacle(&self, id: HostId) -> Option<Obstacle> {
-        let question = self.question;
-        if question.wishes.consistency == Consistency::Eventual {
-            return None;
-        }
-        let replayed = self.topology.hosts()[id].replayed();
-        let behind = |poll: Poll, reason| match self.topology.position(poll) {
-            Some(position) if replayed >= position => None,
-            Some(_) => Some(Obstacle { reason, poll: 0 }),
-            None => Some(Obstacle { reason, poll }),
-        };
-        if question.is_pinned {
-            let reason = Reason::PinAfterWrite;
-            return Some(Obstacle { reason, poll: 0 });
-        }
-        let freshness = question.freshness;
-        let written = freshness.written.max(question.shared);
-        behind(written, Reason::OwnWrites)
-            .or_else(|| {
-                let is_strong = question.wishes.consistency == Consistency::Strong;
-                is_strong.then(|| behind(question.asked, Reason::Strong))?
-            })
-            .or_else(|| {
-                let token = freshness.token?;
-                let is_known = self.topology.history() == Some(token.history);
-                let is_reached = is_known && replayed >= token.position;
-                let reason = Reason::Token;
-                (!is_reached).then_some(Obstacle { reason, poll: 0 })
-            })
-            .or_else(|| {
-                // Where it read last, time does not run backwards.
-                let moves = !freshness.is_at(self.at(id));
-                moves.then(|| behind(freshness.seen, Reason::Monotonic))?
-            })
+    /// What keeps the read from this replica, if anything does: why [`Search::is_fresh`] says no.
+    #[cold]
+    pub(super) fn obstacle(&self, candidate: Candidate<'_>) -> Option<Obstacle> {
+        let bounds = Bounds::of(self.question, self.topology);
+        let is_there = self.question.freshness.is_at(candidate.visit);
+        let seen = if is_there { Bound::NONE } else { bounds.seen };
+        let replayed = candidate.host.replayed();
+        let (reason, bound) = [
+            (Reason::PinAfterWrite, bounds.pinned),
+            (Reason::OwnWrites, bounds.written),
+            (Reason::Strong, bounds.asked),
+            (Reason::Token, bounds.token),
+            (Reason::Monotonic, seen),
+        ]
+        .into_iter()
+        .find(|(_, bound)| replayed < bound.position)?;
+        let poll = bound.poll;
+        Some(Obstacle { reason, poll })
     }
 
-    fn at(&self, host: HostId) -> Visit {
-        let incarnation = self.incarnations[host];
-        Visit { host, incarnation }
+    /// Whether a read from this host counts as a visit: not if it was let back in time.
+    #[inline]
+    fn is_held(&self, visit: Visit) -> bool {
+        self.question.wishes.consistency != Consistency::Eventual
+            || self.topology.primary() == Some(visit.host)
+            || self.question.freshness.is_at(visit)
     }
 
-    /// The visit that a read from this host is, unless it was let back in time.
-    fn visit(&self, host: HostId) -> Option<Visit> {
-        let visit = self.at(host);
-        let is_held = self.question.wishes.consistency != Consistency::Eventual
-            || self.topology.primary() == Some(host)
-            || self.question.freshness.is_at(visit);
-        is_held.then_some(visit)
-    }
-
-    /// No host may serve the read as things are: wait, or go to the primary.
-    fn without_candidate(&self, must_be_replica: bool) -> Verdict {
-        let obstacles = self
-            .ids()
-            .filter(|id| self.is_up(*id))
-            .filter_map(|id| self.obstacle(id));
+    /// No host may serve the read as things were: wait, or go to the primary. `None` if one may by now.
+    #[cold]
+    fn without_candidate(&self, must_be_replica: bool) -> Option<Verdict> {
         // The least of the obstacles: what stands in the way of the host that is nearest to serving.
-        let Some(obstacle) = obstacles.max_by_key(|obstacle| obstacle.nearness()) else {
-            return self.without_replica(must_be_replica);
-        };
+        let mut least: Option<Obstacle> = None;
+        for replica in self.replicas() {
+            let obstacle = self.obstacle(replica)?;
+            if least.is_none_or(|least| obstacle.nearness() >= least.nearness()) {
+                least = Some(obstacle);
+            }
+        }
+        Some(match least {
+            Some(least) => self.behind(least, must_be_replica),
+            None => self.without_replica(must_be_replica),
+        })
+    }
+
+    /// The nearest replica is kept from the read by this.
+    fn behind(&self, obstacle: Obstacle, must_be_replica: bool) -> Verdict {
         let Obstacle { reason, poll } = obstacle;
         let may_wait = self.question.patience;
         let wait = Verdict::Wait { poll, reason };
@@ -445,9 +539,21 @@ impl<'a> Search<'a> {
         let Some(position) = self.topology.position(lately) else {
             return false;
         };
-        let hosts = self.topology.hosts();
-        self.ids()
-            .any(|id| self.is_up(id) && hosts[id].replayed() >= position)
+        self.replicas().any(|it| it.host.replayed() >= position)
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// The host as it is now. The incarnation comes before anything else that is looked at: what is found
+    /// out about one that restarts meanwhile is then no visit to its next life.
+    #[inline]
+    pub(super) fn of(id: HostId, host: &'a Host) -> Self {
+        let incarnation = host.incarnation();
+        let visit = Visit {
+            host: id,
+            incarnation,
+        };
+        Self { host, visit }
     }
 }
 

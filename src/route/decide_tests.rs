@@ -1,5 +1,11 @@
 //! What is decided, case by case and for whatever may be the case.
 
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -1187,6 +1193,65 @@ fn all_choices(asked: &Asked, policy: &Policy<'_>, topology: &Topology) -> Vec<H
     choices.sort_unstable();
     choices.dedup();
     choices
+}
+
+/// Decides again and again while another thread does `meanwhile`; what is found out between two looks at the same
+/// fact must not show.
+fn decide_while(scene: &Scene, meanwhile: impl Fn() + Sync, check: impl Fn(Verdict)) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                meanwhile();
+            }
+        });
+        // Also when the check fails: or the other thread never ends.
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            (0..200_000).for_each(|_| check(scene.verdict()));
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        checked.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+#[test]
+fn who_restarts_during_the_choice_is_not_visited_in_its_next_life() {
+    let mut scene = Scene::new();
+    scene.freshness.written = 4;
+    scene.host(B).set_state(HostState::Down);
+    // In every other life it has what was written.
+    let restarts = || {
+        for replayed in [0, 40] {
+            scene.host(A).doubt();
+            scene.host(A).set_replayed(Lsn(replayed));
+            scene.host(A).set_state(HostState::Replica);
+        }
+    };
+    decide_while(&scene, restarts, |verdict| {
+        if let Verdict::Go(Decision {
+            visit: Some(visit), ..
+        }) = verdict
+        {
+            let has_it = visit.incarnation.is_multiple_of(2);
+            // A visit to a life that is over serves for nothing.
+            let is_over = scene.host(A).incarnation() != visit.incarnation;
+            assert!(has_it || is_over, "{visit:?}");
+        }
+    });
+}
+
+#[test]
+fn what_is_found_out_during_the_choice_is_no_lack_of_replicas() {
+    let mut scene = Scene::new();
+    scene.wish(RouteTo::Replica, false);
+    scene.freshness.written = 4;
+    let replays = || {
+        scene.replayed(39, 39);
+        scene.replayed(40, 40);
+    };
+    decide_while(&scene, replays, |verdict| {
+        assert_ne!(verdict, Verdict::NoReplica);
+    });
 }
 
 proptest! {

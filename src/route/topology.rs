@@ -145,11 +145,12 @@ impl Host {
 
     /// A connection to it was lost: what was known of it is not known any more.
     pub fn doubt(&self) {
-        self.incarnation.fetch_add(1, Ordering::AcqRel);
-        self.set_replayed(Lsn(0));
         if self.state() != HostState::Primary {
             self.set_state(HostState::Down);
         }
+        self.set_replayed(Lsn(0));
+        // Last: whoever sees that it is another life sees nothing of the one before.
+        self.incarnation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How far it has certainly replayed.
