@@ -217,6 +217,7 @@ impl Routing {
         since.unwrap_or_default()
     }
 
+    #[inline]
     fn decide(&mut self, unit: &Unit, settings: &PoolSettings, now: Instant) -> Verdict {
         let topology = &self.watch.topology;
         let reason = match unit.reason {
@@ -235,23 +236,28 @@ impl Routing {
             consistency: self.wished.consistency,
             by_comment: false,
         };
-        let mut freshness = self.freshness;
-        if settings.pin_after_write.is_some() && topology.hides_positions() {
-            (freshness.written, freshness.seen) = (0, 0);
+        let mut freshness = &self.freshness;
+        let mut of_unit;
+        let is_timed = settings.pin_after_write.is_some() && topology.hides_positions();
+        if is_timed || unit.hints.is_some() {
+            of_unit = *freshness;
+            if is_timed {
+                (of_unit.written, of_unit.seen) = (0, 0);
+            }
+            if let Some(hints) = &unit.hints {
+                wished::read_hints(hints, &mut wishes, &mut of_unit);
+            }
+            freshness = &of_unit;
         }
-        self.shared_by_comment = None;
-        if let Some(hints) = &unit.hints {
-            wished::read_hints(hints, &mut wishes, &mut freshness);
-            let key = hints.key.as_deref();
-            self.shared_by_comment = key.map(|key| self.watch.shared(key));
-        }
+        let key = unit.hints.as_ref().and_then(|hints| hints.key.as_deref());
+        self.shared_by_comment = key.map(|key| self.watch.shared(key));
         let asked = self
             .waiting
             .map_or_else(|| topology.polls.next(), |(_, asked)| asked);
         let question = Question {
             need,
             wishes,
-            freshness: &freshness,
+            freshness,
             // Others go on writing while it waits.
             shared: self.shared_write(settings).min(asked),
             asked,
@@ -553,19 +559,7 @@ impl Routing {
     /// Takes over what has changed: the servers, the catalogue, the session's settings.
     fn refresh(&mut self, session: &mut Session, settings: &PoolSettings) {
         if !self.cluster.is_current(&self.hosts) {
-            self.hosts = self.cluster.hosts();
-            let watch = self.hosts.watch.clone();
-            if let Some(watch) = watch.filter(|watch| !Arc::ptr_eq(watch, &self.watch)) {
-                self.stop_work();
-                self.watch = watch;
-                // Positions of polls that another watch has counted mean nothing to this one.
-                self.freshness = Freshness {
-                    token: wished::own_token(session.settings()),
-                    ..Freshness::default()
-                };
-                self.begin_pin();
-                self.wished = Wished::read(session.settings(), settings, &self.watch);
-            }
+            self.take_over(session, settings);
         }
         if self.watch.generation() != session.world()
             && let Some(world) = self.watch.world()
@@ -573,6 +567,24 @@ impl Routing {
             session.set_world(world);
         }
         self.read_wishes(session, settings);
+    }
+
+    /// Another set of servers.
+    #[cold]
+    fn take_over(&mut self, session: &Session, settings: &PoolSettings) {
+        self.hosts = self.cluster.hosts();
+        let watch = self.hosts.watch.clone();
+        if let Some(watch) = watch.filter(|watch| !Arc::ptr_eq(watch, &self.watch)) {
+            self.stop_work();
+            self.watch = watch;
+            // Positions of polls that another watch has counted mean nothing to this one.
+            self.freshness = Freshness {
+                token: wished::own_token(session.settings()),
+                ..Freshness::default()
+            };
+            self.begin_pin();
+            self.wished = Wished::read(session.settings(), settings, &self.watch);
+        }
     }
 
     fn read_wishes(&mut self, session: &Session, settings: &PoolSettings) {

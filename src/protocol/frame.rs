@@ -80,6 +80,17 @@ pub fn frontend(
     cut(bytes, tag, u32::from_be_bytes(*length), limits).map(Some)
 }
 
+/// The message at the start of `bytes`, whosever they are: its first byte, its body, and what comes behind it.
+/// `None` if not all of it is there. Whether there may be one of that tag and length is for [`frontend`] and
+/// [`backend`] to say.
+#[inline]
+pub fn whole(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[first, length @ ..], behind) = bytes.split_first_chunk::<HEADER>()?;
+    let length = u32::from_be_bytes(length).checked_sub(4)?;
+    let (body, behind) = behind.split_at_checked(length as usize)?;
+    Some((first, body, behind))
+}
+
 /// The frame at the start of a server's `bytes`; `None` when not even its header is there.
 #[inline]
 pub fn backend(bytes: &[u8]) -> Result<Option<Frame<'_, BackendTag>>, FrameError> {
@@ -177,6 +188,19 @@ mod tests {
             .expect("header is there");
         assert!(!frame.is_whole());
         assert_eq!((frame.size, frame.body()), (bytes.len(), &b"se"[..]));
+    }
+
+    #[test]
+    fn only_what_is_there_is_whole() {
+        let bytes = [query(b"select 1"), query(b"")].concat();
+        let first = query(b"select 1").len();
+        for cut in 0..first {
+            assert_eq!(whole(&bytes[..cut]), None);
+        }
+        let behind = &bytes[first..];
+        assert_eq!(whole(&bytes), Some((b'Q', &b"select 1\0"[..], behind)));
+        assert_eq!(whole(b"Q\0\0\0\x03"), None);
+        assert_eq!(whole(b"Q\xff\xff\xff\xff"), None);
     }
 
     #[test]

@@ -12,13 +12,17 @@ macro_rules! tags {
         pub enum $name { $($variant = $byte),+ }
 
         impl $name {
+            /// By its first byte. A `match` becomes a jump or a call, ten times a transaction.
+            const BY_BYTE: [Option<Self>; 256] = {
+                let mut tags = [None; 256];
+                $(tags[$byte as usize] = Some(Self::$variant);)+
+                tags
+            };
+
             /// The message with this first byte, if there is one in this direction.
             #[inline]
             pub fn from_byte(byte: u8) -> Option<Self> {
-                match byte {
-                    $($byte => Some(Self::$variant),)+
-                    _ => None,
-                }
+                Self::BY_BYTE[usize::from(byte)]
             }
 
             /// The first byte of the message on the wire.

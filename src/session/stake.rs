@@ -97,36 +97,43 @@ impl Stake {
 
 fn first_answer(answer: &[u8]) -> FirstAnswer {
     let mut rest = answer;
-    while let Ok(Some(frame)) = frame::backend(rest) {
-        let is_preface = matches!(
-            frame.tag,
-            BackendTag::ParseComplete
-                | BackendTag::BindComplete
-                | BackendTag::ParameterDescription
-                | BackendTag::RowDescription
-                | BackendTag::NoData
-                | BackendTag::NoticeResponse
-        );
-        match frame.tag {
-            BackendTag::ErrorResponse if frame.is_whole() => {
-                let fields = ErrorFields::read(frame.body());
-                return match fields.sqlstate {
-                    Some(sqlstate) if may_succeed_elsewhere(sqlstate, &fields) => {
-                        FirstAnswer::Refused(sqlstate)
-                    }
-                    _ => FirstAnswer::Told,
-                };
-            }
-            BackendTag::ErrorResponse => break,
-            _ if is_preface && frame.is_whole() => rest = &rest[frame.size..],
-            _ if is_preface => break,
+    while let Some((first, body, behind)) = frame::whole(rest) {
+        match BackendTag::from_byte(first) {
+            Some(tag) if is_preface(tag) => rest = behind,
+            Some(BackendTag::ErrorResponse) => return first_error(&ErrorFields::read(body)),
             _ => return FirstAnswer::Told,
         }
     }
-    if answer.len() >= HOLD_LIMIT {
-        FirstAnswer::Told
-    } else {
+    let may_be_held = match frame::backend(rest) {
+        Ok(None) => true,
+        Ok(Some(frame)) => is_preface(frame.tag) || frame.tag == BackendTag::ErrorResponse,
+        Err(_) => false,
+    };
+    if may_be_held && answer.len() < HOLD_LIMIT {
         FirstAnswer::Held
+    } else {
+        FirstAnswer::Told
+    }
+}
+
+/// Whether nothing is told that matters, as long as only this is.
+#[inline]
+fn is_preface(tag: BackendTag) -> bool {
+    matches!(
+        tag,
+        BackendTag::ParseComplete
+            | BackendTag::BindComplete
+            | BackendTag::ParameterDescription
+            | BackendTag::RowDescription
+            | BackendTag::NoData
+            | BackendTag::NoticeResponse
+    )
+}
+
+fn first_error(error: &ErrorFields<'_>) -> FirstAnswer {
+    match error.sqlstate {
+        Some(sqlstate) if may_succeed_elsewhere(sqlstate, error) => FirstAnswer::Refused(sqlstate),
+        _ => FirstAnswer::Told,
     }
 }
 
@@ -231,5 +238,8 @@ mod tests {
         assert!(!stake.is_on());
         let notice = message(BackendTag::NoticeResponse, &vec![0; HOLD_LIMIT]);
         assert!(after(&[notice]).0, "held for ever");
+        assert!(after(&[b"?\0\0\0\x04".to_vec()]).0, "no message at all");
+        let lie = [BackendTag::RowDescription.byte(), 0, 0, 0, 3];
+        assert!(after(&[lie.to_vec()]).0, "a length that nothing has");
     }
 }
