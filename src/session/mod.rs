@@ -178,6 +178,8 @@ pub struct Session {
     /// The last serial number of an unnamed statement.
     unnamed_serial: u64,
     settings: Arc<Settings>,
+    /// Whether its transactions are serializable unless they say otherwise.
+    is_serializable: bool,
     startup: Arc<Settings>,
     dialect: Dialect,
     texts: Texts,
@@ -206,7 +208,7 @@ pub struct Session {
     /// The error of a statement that we prepared for the client, to be told in place of the next.
     deferred_error: Option<Box<[u8]>>,
     /// Queries that the server ignores because of a failure of ours.
-    unanswered: usize,
+    unanswered: u32,
     place: Place,
     writes: Writes,
 }
@@ -228,6 +230,7 @@ impl Session {
             statements: ClientStatements::default(),
             unnamed: UnnamedStatement::default(),
             unnamed_serial: 0,
+            is_serializable: startup.is_serializable(),
             settings: Arc::clone(&startup),
             startup,
             dialect,
@@ -299,7 +302,12 @@ impl Session {
     pub fn insert_setting(&mut self, name: &[u8], value: &[u8]) {
         let mut settings = (*self.settings).clone();
         settings.insert(name, value);
+        self.set_settings(settings);
+    }
+
+    fn set_settings(&mut self, settings: Settings) {
         self.settings = self.interners.settings.intern(settings);
+        self.is_serializable = self.settings.is_serializable();
     }
 
     /// The session's settings.

@@ -319,7 +319,8 @@ impl Session {
                         .find(|e| !is_ours(e))
                         .is_some_and(Expected::is_round);
                 if is_for_query && server.pipeline.ignores_until_sync() {
-                    self.unanswered += voided.iter().filter(|e| e.is_round()).count();
+                    let rounds = voided.iter().filter(|e| e.is_round());
+                    self.unanswered += rounds.map(|_| 1).sum::<u32>();
                 }
                 self.take_back(voided, sqlstate, server);
                 if let Some(Disposition::Refuse(refusal)) = refused {
@@ -553,12 +554,11 @@ impl Session {
             pins.insert(PinReason::Opaque);
         }
         self.pins = pins;
-        let interner = &self.interners.settings;
         // What was reset is at its startup value again, as it would be in a session of its own.
         let mut own = settings.clone();
         own.fill_from(&self.startup);
         let restore = own != settings;
-        self.settings = interner.intern(own);
+        self.set_settings(own);
         let reset = server.may_hide_settings && self.pins.is_empty();
         if reset {
             server.may_hide_settings = false;
@@ -567,7 +567,7 @@ impl Session {
         server.settings = if settings == *self.settings {
             Arc::clone(&self.settings)
         } else {
-            interner.intern(settings)
+            self.interners.settings.intern(settings)
         };
         if reset || restore {
             self.check = StateCheck::Due { reset, restore };

@@ -56,6 +56,12 @@ impl Settings {
         self.0.get(name).map(AsRef::as_ref)
     }
 
+    /// Whether transactions are serializable unless they say otherwise.
+    pub fn is_serializable(&self) -> bool {
+        let value = self.value(b"default_transaction_isolation");
+        value.is_some_and(|value| value.eq_ignore_ascii_case(b"serializable"))
+    }
+
     /// Whether nothing differs from the defaults.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

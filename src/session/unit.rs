@@ -20,7 +20,7 @@ use crate::{
     protocol::{
         FrontendTag,
         backend::TransactionStatus,
-        frame,
+        frame::{self, HEADER},
         frontend::{self, Bind, Parse, Target},
     },
     sql::{
@@ -126,6 +126,12 @@ impl Verdict {
         Some((part, packed))
     }
 
+    #[inline]
+    fn is_read(&self, world: u64) -> bool {
+        self.get(world)
+            .is_some_and(|(part, _)| part.kind == Kind::Read)
+    }
+
     /// A replica has refused it.
     pub(super) fn refuse(&self, world: u64) {
         let part = Part {
@@ -208,10 +214,11 @@ impl Gathered {
     }
 
     /// All of it is there. What it was decided by does not hold any more behind a SET of it: only the primary is right for
-    /// whatever is wished by then.
-    fn finish(mut self) -> Unit {
+    /// whatever is wished by then. And a standby refuses to be serializable.
+    fn finish(mut self, is_serializable: bool) -> Unit {
         let unit = &mut self.unit;
-        if self.own_setting == OwnSetting::ChangedBefore && unit.kind < Kind::Control {
+        let needs_primary = is_serializable || self.own_setting == OwnSetting::ChangedBefore;
+        if needs_primary && unit.kind < Kind::Control {
             unit.kind = Kind::Control;
             unit.reason = Some(Reason::Setting);
         }
@@ -246,25 +253,22 @@ impl Session {
             gathered.unit.kind = Kind::Control;
             return gathered.unit;
         }
-        let mut at = 0;
+        let mut rest = data;
         let mut is_batch = self.batch == Batch::Open;
         loop {
-            let frame = match frame::frontend(&data[at..], u32::MAX) {
-                Ok(Some(frame)) if frame.is_whole() && frame.size <= HOLD_LIMIT => frame,
-                _ => {
-                    gathered.add_unseen();
-                    return gathered.unit;
-                }
+            let Some((first, body, behind)) = frame::whole(rest) else {
+                gathered.add_unseen();
+                return gathered.unit;
             };
-            at += frame.size;
-            let body = frame.body();
-            let is_seen = match frame.tag {
-                FrontendTag::Query if is_batch => false,
-                FrontendTag::Query => self.add_query(body, &mut gathered),
-                FrontendTag::Parse => self.add_parse(body, &mut gathered),
-                FrontendTag::Bind => self.add_bind(body, &mut gathered),
-                FrontendTag::Describe => self.add_describe(body, &mut gathered),
-                FrontendTag::Execute | FrontendTag::Close | FrontendTag::Sync => true,
+            let tag = FrontendTag::from_byte(first);
+            let is_seen = match tag {
+                _ if HEADER + body.len() > HOLD_LIMIT => false,
+                Some(FrontendTag::Query) if is_batch => false,
+                Some(FrontendTag::Query) => self.add_query(body, &mut gathered),
+                Some(FrontendTag::Parse) => self.add_parse(body, &mut gathered),
+                Some(FrontendTag::Bind) => self.add_bind(body, &mut gathered),
+                Some(FrontendTag::Describe) => self.add_describe(body, &mut gathered),
+                Some(FrontendTag::Execute | FrontendTag::Close | FrontendTag::Sync) => true,
                 // A batch that goes on after a Flush shows only its beginning.
                 _ => false,
             };
@@ -272,11 +276,12 @@ impl Session {
                 gathered.add_unseen();
                 return gathered.unit;
             }
-            if matches!(frame.tag, FrontendTag::Query | FrontendTag::Sync) {
-                gathered.unit.size = (at == data.len()).then_some(at);
-                return gathered.finish();
+            if matches!(tag, Some(FrontendTag::Query | FrontendTag::Sync)) {
+                gathered.unit.size = behind.is_empty().then_some(data.len());
+                return gathered.finish(self.is_serializable);
             }
             is_batch = true;
+            rest = behind;
         }
     }
 
@@ -315,6 +320,7 @@ impl Session {
 
     /// A statement that was prepared, by its name. One that was prepared in the same batch has been
     /// added there.
+    #[inline]
     fn add_statement(&self, name: &[u8], gathered: &mut Gathered) -> bool {
         if let Some(statement) = self.statements.named(name) {
             self.add_prepared(statement, gathered);
@@ -335,15 +341,25 @@ impl Session {
         true
     }
 
+    #[inline]
     fn add_prepared(&self, statement: &Statement, gathered: &mut Gathered) {
         let world = self.world();
         if let Some((part, flags)) = statement.verdict.get(world)
             && flags & Verdict::COMMENT == 0
         {
             gathered.unit.shows_token |= flags & Verdict::SHOWS != 0;
-            gathered.writes = gathered.writes.max(Writes::of(&statement.facts));
+            if part.kind == Kind::Write {
+                gathered.writes = gathered.writes.max(Writes::of(&statement.facts));
+            }
             return gathered.add(part);
         }
+        self.judge(statement, gathered);
+    }
+
+    /// Looks at a statement of which it is not known yet what it adds.
+    #[cold]
+    fn judge(&self, statement: &Statement, gathered: &mut Gathered) {
+        let world = self.world();
         match &statement.source {
             Source::Parse { text, .. } => {
                 let facts = self.look(text);
@@ -414,26 +430,9 @@ impl Session {
     }
 
     fn kind(&self, facts: &Facts) -> (Kind, bool) {
-        match facts.class {
-            // A standby refuses to be serializable.
-            Class::Read | Class::Empty | Class::Set if self.is_serializable() => {
-                (Kind::Control, false)
-            }
-            Class::Begin => kind(facts, self.reads_by_default()),
-            _ => kind(facts, false),
-        }
-    }
-
-    /// Whether the session's transactions are read-only unless they say otherwise.
-    fn reads_by_default(&self) -> bool {
-        let value = self.settings.value(b"default_transaction_read_only");
-        value == Some(b"on") && !self.is_serializable()
-    }
-
-    /// Whether the session's transactions are serializable unless they say otherwise.
-    fn is_serializable(&self) -> bool {
-        let value = self.settings.value(b"default_transaction_isolation");
-        value == Some(b"serializable")
+        let reads_by_default =
+            || self.settings.value(b"default_transaction_read_only") == Some(b"on");
+        kind(facts, facts.class == Class::Begin && reads_by_default())
     }
 
     /// Remembers whether what is on its way to the server may change data.
@@ -476,7 +475,11 @@ impl Session {
     /// if any.
     #[inline]
     pub(super) fn note_write_of(&mut self, name: &[u8], statement: Option<&Statement>) {
-        if self.place == Place::Only || self.writes == Writes::Schema {
+        let is_read = |statement: &Statement| statement.verdict.is_read(self.world());
+        if self.place == Place::Only
+            || self.writes == Writes::Schema
+            || statement.is_some_and(is_read)
+        {
             return;
         }
         let mut gathered = Gathered::new();

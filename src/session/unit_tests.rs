@@ -245,8 +245,26 @@ fn settings_of_the_session_decide_too() {
         Kind::ReadOnlyTransaction
     );
     assert_eq!(session.unit(&query("BEGIN READ WRITE")).kind, Kind::Control);
-    let session = with_setting(b"default_transaction_isolation", b"serializable");
-    assert_eq!(session.unit(&query("SELECT 1")).kind, Kind::Control);
+}
+
+#[test]
+fn a_serializable_session_needs_the_primary_and_no_other_does() {
+    let mut serializable = with_setting(b"default_transaction_isolation", b"SERIALIZABLE");
+    for text in ["SELECT 1", "BEGIN READ ONLY", "SET work_mem = '1MB'"] {
+        let unit = serializable.unit(&query(text));
+        assert_eq!(unit.kind, Kind::Control, "{text}");
+        assert_eq!(unit.reason, Some(Reason::Setting), "{text}");
+    }
+    // A statement that both have, and that either of them may be the first to use.
+    let mut other = session();
+    let prepares = [parse("a", "SELECT 1"), sync()].concat();
+    take(&mut serializable, &prepares);
+    take(&mut other, &prepares);
+    let uses = [bind("a"), sync()].concat();
+    for _ in 0..2 {
+        assert_eq!(serializable.unit(&uses).kind, Kind::Control);
+        assert_eq!(other.unit(&uses).kind, Kind::Read);
+    }
 }
 
 #[test]
