@@ -38,9 +38,9 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// What to do with a unit.
 #[derive(Debug)]
-pub enum Choice {
+pub enum Choice<'a> {
     /// Send it to a server of this pool.
-    Go(Arc<Pool>),
+    Go(&'a Arc<Pool>),
     /// Ask again when the watch has found something out.
     Wait,
     /// No server can have it.
@@ -164,7 +164,7 @@ impl Routing {
         data: &[u8],
         settings: &PoolSettings,
         now: Instant,
-    ) -> Choice {
+    ) -> Choice<'_> {
         self.refresh(session, settings);
         let unit = session.unit(data);
         if unit.shows_token && !self.tell_token(session, settings) {
@@ -196,14 +196,14 @@ impl Routing {
         }
     }
 
-    fn wait(&mut self, now: Instant) -> Choice {
+    fn wait(&mut self, now: Instant) -> Choice<'_> {
         let next = self.watch.topology.polls.next();
         self.waiting.get_or_insert((now, next));
         Choice::Wait
     }
 
     /// Waits for what may come about, but no longer than `limit`.
-    fn wait_until(&mut self, limit: Duration, otherwise: Nobody, now: Instant) -> Choice {
+    fn wait_until(&mut self, limit: Duration, otherwise: Nobody, now: Instant) -> Choice<'_> {
         if self.waited(now) < limit {
             return self.wait(now);
         }
@@ -313,7 +313,7 @@ impl Routing {
         unit: &Unit,
         mut decision: Decision,
         settings: &PoolSettings,
-    ) -> Arc<Pool> {
+    ) -> &Arc<Pool> {
         if self.reruns > 0 {
             decision.reason = Reason::Rerun;
         }
@@ -343,7 +343,7 @@ impl Routing {
         self.stake = unit.size.filter(|_| is_read);
         self.waiting = None;
         self.decision = Some(decision);
-        Arc::clone(self.hosts.pool(decision.host))
+        self.hosts.pool(decision.host)
     }
 
     /// Whether what was decided would be decided again, as far as a wait for a server can have changed that:

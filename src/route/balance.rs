@@ -109,12 +109,7 @@ fn least_active(hosts: &[Host], eligible: SomeHosts, turn: u64) -> HostId {
         .iter()
         .skip(start)
         .chain(eligible.iter().take(start));
-    let load = |id: HostId| {
-        (
-            hosts[id].active() as u64,
-            u64::from(hosts[id].weight.max(1)),
-        )
-    };
+    let load = |id: HostId| (hosts[id].active(), u64::from(hosts[id].weight.max(1)));
     let lesser = |best: HostId, other: HostId| {
         let ((mine, weight), (others, its_weight)) = (load(best), load(other));
         // As fractions.
@@ -151,7 +146,7 @@ fn highest_hash(eligible: SomeHosts, client: u64) -> HostId {
 fn faster_of_two(hosts: &[Host], eligible: SomeHosts, dice: u64) -> HostId {
     let first = below(mix(dice, 3), eligible.len());
     let other = (first + 1 + below(mix(dice, 4), eligible.len() - 1)) % eligible.len();
-    let cost = |id: HostId| hosts[id].latency().max(1) * (hosts[id].active() as u64 + 1);
+    let cost = |id: HostId| hosts[id].latency().max(1) * (hosts[id].active() + 1);
     let (first, other) = (eligible.at(first), eligible.at(other));
     if cost(other) < cost(first) {
         other

@@ -91,12 +91,12 @@ pub struct Host {
     /// In thousandths; less than all while it starts slowly.
     share: AtomicU32,
     timeline: AtomicU32,
-    /// Units of work that clients have on it now.
-    active: AtomicUsize,
     /// How long a read takes on it, smoothed, in microseconds; 0 until one was seen.
     latency: AtomicU64,
     /// Units of work that it was given: reads, and others.
-    served: (AtomicU64, AtomicU64),
+    begun: (AtomicU64, AtomicU64),
+    /// Those of them that are over.
+    ended: AtomicU64,
     incarnation: AtomicU32,
 }
 
@@ -113,9 +113,9 @@ impl Host {
             lag: (AtomicU64::new(0), AtomicU64::new(0)),
             share: AtomicU32::new(FULL_SHARE),
             timeline: AtomicU32::new(0),
-            active: AtomicUsize::new(0),
             latency: AtomicU64::new(0),
-            served: (AtomicU64::new(0), AtomicU64::new(0)),
+            begun: (AtomicU64::new(0), AtomicU64::new(0)),
+            ended: AtomicU64::new(0),
             incarnation: AtomicU32::new(0),
         }
     }
@@ -200,33 +200,36 @@ impl Host {
 
     /// Units of work that clients have on it now.
     #[inline]
-    pub fn active(&self) -> usize {
-        self.active.load(Ordering::Relaxed)
+    pub fn active(&self) -> u64 {
+        // In this order: what has ended by now had begun before.
+        let ended = self.ended.load(Ordering::Acquire);
+        self.served().saturating_sub(ended)
     }
 
     /// Units of work that it was given.
+    #[inline]
     pub fn served(&self) -> u64 {
-        self.reads() + self.served.1.load(Ordering::Relaxed)
+        self.reads() + self.begun.1.load(Ordering::Relaxed)
     }
 
     /// Those that could have been given to a replica.
+    #[inline]
     pub fn reads(&self) -> u64 {
-        self.served.0.load(Ordering::Relaxed)
+        self.begun.0.load(Ordering::Relaxed)
     }
 
     /// A client got it, for a read or for something else.
     #[inline]
     pub fn begin(&self, is_read: bool) {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        let (reads, others) = &self.served;
-        let served = if is_read { reads } else { others };
-        served.fetch_add(1, Ordering::Relaxed);
+        let (reads, others) = &self.begun;
+        let begun = if is_read { reads } else { others };
+        begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A client is through with it.
     #[inline]
     pub fn end(&self) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Release);
     }
 
     /// How long a read takes on it, in microseconds; 0 if that is not known.

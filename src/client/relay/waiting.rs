@@ -5,7 +5,7 @@
 //! unit whose server has failed it: somebody else runs it, if its client has heard nothing of it.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
 };
 
@@ -26,7 +26,9 @@ impl Relay {
         };
         match routing.choose(&mut self.session, data, &self.settings, now) {
             Choice::Go(pool) => {
-                self.pool = pool;
+                if !Arc::ptr_eq(&self.pool, pool) {
+                    self.pool = Arc::clone(pool);
+                }
                 if self.phase == Phase::Undecided {
                     self.phase = Phase::Idle;
                 }
