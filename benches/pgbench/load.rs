@@ -1,9 +1,9 @@
 //! pgbench as the load: runs it, reads what it prints and the latencies it logs.
 
 use std::{
-    fs,
+    fs, iter,
     path::Path,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -38,11 +38,11 @@ pub(crate) struct Load {
     pub(crate) seconds: u64,
 }
 
-/// What one run, or several together, came to.
+/// What one run came to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
     pub(crate) transactions: u64,
-    pub(crate) seconds: f64,
+    pub(crate) tps: f64,
     /// Sum over all transactions, in seconds.
     latency: f64,
     /// Of one transaction in ten, in microseconds.
@@ -51,41 +51,42 @@ pub(crate) struct Outcome {
 
 impl Load {
     pub(crate) fn run(self, rig: &Rig, endpoint: Endpoint) -> Result<Outcome> {
-        let prefix = rig.cluster.dir().join("latency");
-        let output = pgbench(rig, endpoint)?
-            .args(["-n", "-S", "-M", self.protocol.name()])
-            .args(["-c", &self.clients.to_string()])
-            .args(["-j", &self.clients.min(2).to_string()])
-            .args(["-T", &self.seconds.to_string()])
-            .args(["-l", "--sampling-rate=0.1", "--log-prefix"])
-            .arg(&prefix)
-            .arg(endpoint.database)
-            .output()?;
-        let text = successful(output)?;
-        let transactions: u64 = value(&text, "number of transactions actually processed: ")?;
-        let tps: f64 = value(&text, "tps = ")?;
-        let mean_ms: f64 = value(&text, "latency average = ")?;
-        Ok(Outcome {
-            transactions,
-            seconds: transactions as f64 / tps,
-            latency: mean_ms / 1e3 * transactions as f64,
-            samples: take_samples(rig.cluster.dir())?,
-        })
+        let databases: Vec<_> = iter::once(endpoint.database).chain(endpoint.half).collect();
+        let processes = u32::try_from(databases.len())?;
+        let started: Vec<Child> = databases
+            .iter()
+            .map(|database| {
+                let clients = self.clients / processes;
+                pgbench(rig, endpoint)?
+                    .args(["-n", "-S", "-M", self.protocol.name()])
+                    .args(["-c", &clients.to_string()])
+                    .args(["-j", &clients.min(2 / processes).to_string()])
+                    .args(["-T", &self.seconds.to_string()])
+                    .args(["-l", "--sampling-rate=0.1", "--log-prefix"])
+                    .arg(rig.cluster.dir().join("latency"))
+                    .arg(database)
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .context("starting pgbench")
+            })
+            .collect::<Result<_>>()?;
+        let mut all = Outcome::default();
+        for process in started {
+            let text = successful(process.wait_with_output()?)?;
+            let transactions: u64 = value(&text, "number of transactions actually processed: ")?;
+            let tps: f64 = value(&text, "tps = ")?;
+            let mean_ms: f64 = value(&text, "latency average = ")?;
+            all.transactions += transactions;
+            all.tps += tps;
+            all.latency += mean_ms / 1e3 * transactions as f64;
+        }
+        all.samples = take_samples(rig.cluster.dir())?;
+        Ok(all)
     }
 }
 
 impl Outcome {
-    pub(crate) fn add(&mut self, other: Self) {
-        self.transactions += other.transactions;
-        self.seconds += other.seconds;
-        self.latency += other.latency;
-        self.samples.extend(other.samples);
-    }
-
-    pub(crate) fn tps(&self) -> f64 {
-        self.transactions as f64 / self.seconds
-    }
-
     pub(crate) fn mean_ms(&self) -> f64 {
         self.latency / self.transactions as f64 * 1e3
     }

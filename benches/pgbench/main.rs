@@ -4,7 +4,7 @@
 //! goes to stdout and to `docs/benchmarks.md`. Numbers depend on the machine; the ratios are what
 //! is worth comparing, and of them the CPU time per transaction least depends on the rest.
 //!
-//! Environment: `BENCH_SECONDS` (of one pgbench run, 3), `BENCH_ROUNDS` (3), `BENCH_CLIENTS`
+//! Environment: `BENCH_SECONDS` (of one pgbench run, 2), `BENCH_ROUNDS` (7), `BENCH_CLIENTS`
 //! (`1,16,64`), `BENCH_POOL_SIZE` (20), `BENCH_ONLY` (some of `pgbench,syscalls,routing,
 //! mixed,memory,logins,copy`),
 //! `BENCH_SUBJECTS` (some of `direct,pgweir,pgbouncer`), `PGBOUNCER` (its path).
@@ -103,8 +103,8 @@ impl Plan {
                 .collect::<Result<_>>()?,
         };
         Ok(Self {
-            seconds: number("BENCH_SECONDS", 3)?,
-            rounds: u32::try_from(number("BENCH_ROUNDS", 3)?)?,
+            seconds: number("BENCH_SECONDS", 2)?,
+            rounds: u32::try_from(number("BENCH_ROUNDS", 7)?)?,
             clients,
             pool_size: usize::try_from(number("BENCH_POOL_SIZE", 20)?)?,
             only: words("BENCH_ONLY"),

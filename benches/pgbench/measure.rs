@@ -28,12 +28,13 @@ pub(crate) fn transactions(plan: &Plan, rig: &Rig, report: &mut Report) -> Resul
     run_cells(plan, rig, &subjects, &plan.clients, &mut report.main)
 }
 
-/// The same of pgweir with a primary alone, and with two replicas as well.
+/// The same of pgweir with a primary alone, with two replicas between which the clients divide their reads, and with
+/// all three.
 pub(crate) fn routing(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
     let several = plan.clients.iter().copied().filter(|clients| *clients > 1);
     let several: Vec<_> = several.collect();
     let table = &mut report.routing;
-    rig.with_and_without_routing(|both| run_cells(plan, rig, &both, &several, table))
+    rig.with_and_without_routing(|all| run_cells(plan, rig, &all, &several, table))
 }
 
 /// Where the reads of sessions go that also write.
@@ -45,7 +46,7 @@ pub(crate) fn reads_beside_writes(plan: &Plan, rig: &Rig, report: &mut Report) -
     ] {
         eprintln!("reads on replicas beside writes, {how}");
         let before = rig.lookups_on_replicas()?;
-        let reads = rig.with_and_without_routing(|[_, (_, routed)]| {
+        let reads = rig.with_and_without_routing(|[.., (_, routed)]| {
             let endpoint = Endpoint { database, ..routed };
             load::mixed(rig, endpoint, plan.seconds, rate)
         })?;
@@ -72,19 +73,25 @@ fn run_cells(
                 clients,
                 seconds: plan.seconds,
             };
-            for (subject, outcome, cpu) in take_turns(plan, rig, subjects, load)? {
-                let mut set = |what: &str, value| {
+            for (subject, rounds) in take_turns(plan, rig, subjects, load)? {
+                let mut set = |what: &str, figure: &dyn Fn(&Round) -> Option<f64>| {
                     let row = format!("{}, {}: {what}", protocol.name(), people(clients));
-                    table.set(&row, subject, value);
+                    if let Some(value) = median(rounds.iter().filter_map(figure)) {
+                        table.set(&row, subject, value);
+                    }
                 };
-                set("transactions/s", outcome.tps());
-                set("mean latency, ms", outcome.mean_ms());
-                set("p99 latency, ms", outcome.p99_ms());
-                if let Some(cpu) = cpu {
-                    let each = |time: Duration| micros(time) / outcome.transactions as f64;
-                    set("pooler's CPU/transaction, µs", each(cpu.total()));
-                    set("… of it in the kernel, µs", each(cpu.system));
-                }
+                let each = |round: &Round, time: Duration| {
+                    micros(time) / round.outcome.transactions as f64
+                };
+                set("transactions/s", &|round| Some(round.outcome.tps));
+                set("mean latency, ms", &|round| Some(round.outcome.mean_ms()));
+                set("p99 latency, ms", &|round| Some(round.outcome.p99_ms()));
+                set("pooler's CPU/transaction, µs", &|round| {
+                    Some(each(round, round.cpu?.total))
+                });
+                set("… of it in the kernel, µs", &|round| {
+                    Some(each(round, round.cpu?.system))
+                });
             }
         }
     }
@@ -177,7 +184,7 @@ pub(crate) fn logins(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> 
                 .main
                 .set(&format!("logins/s with {name}"), subject, rate);
             if let Some((pid, before)) = endpoint.pid.zip(before) {
-                let cpu = micros(CpuTime::of(pid)?.since(before).total());
+                let cpu = micros(CpuTime::of(pid)?.since(before).total);
                 let row = format!("pooler's CPU/login with {name}, µs");
                 report.main.set(&row, subject, cpu / count as f64);
             }
@@ -213,50 +220,61 @@ pub(crate) fn copy(plan: &Plan, rig: &Rig, report: &mut Report) -> Result<()> {
             .main
             .set("COPY TO STDOUT, MB/s", *subject, bytes / 1e6 / seconds);
         if *subject != Subject::Direct {
-            let ms = cpu.total().as_secs_f64() * 1e3 / (bytes / 1e9);
+            let ms = cpu.total.as_secs_f64() * 1e3 / (bytes / 1e9);
             report.main.set("pooler's CPU/GB of COPY, ms", *subject, ms);
         }
     }
     Ok(())
 }
 
-/// Runs `load` on each subject in turn, several rounds.
+/// What one subject came to in one round.
+struct Round {
+    outcome: Outcome,
+    cpu: Option<CpuTime>,
+}
+
+/// Runs `load` on each subject in turn, several rounds; every other one the other way round.
 fn take_turns(
     plan: &Plan,
     rig: &Rig,
     subjects: &[(Subject, Endpoint)],
     load: Load,
-) -> Result<Vec<(Subject, Outcome, Option<CpuTime>)>> {
+) -> Result<Vec<(Subject, Vec<Round>)>> {
     let subjects = subjects.iter().copied();
     let subjects: Vec<_> = subjects
         .filter(|(subject, _)| supported(rig, *subject, load.protocol))
         .collect();
-    let mut results: Vec<_> = subjects
-        .iter()
-        .map(|(subject, endpoint)| {
-            let watched = endpoint.pid.map(|_| CpuTime::default());
-            (*subject, Outcome::default(), watched)
-        })
-        .collect();
-    for round in 0..plan.rounds {
-        for ((_, endpoint), (subject, total, total_cpu)) in subjects.iter().zip(&mut results) {
+    let mut results: Vec<_> = subjects.iter().map(|(it, _)| (*it, Vec::new())).collect();
+    for number in 0..plan.rounds {
+        let mut turns: Vec<_> = subjects.iter().zip(&mut results).collect();
+        if number % 2 == 1 {
+            turns.reverse();
+        }
+        for ((_, endpoint), (subject, rounds)) in turns {
             let before = endpoint.pid.map(CpuTime::of).transpose()?;
             let outcome = load.run(rig, *endpoint)?;
-            if let Some((pid, before)) = endpoint.pid.zip(before) {
-                let spent = CpuTime::of(pid)?.since(before);
-                total_cpu.get_or_insert_default().add(spent);
-            }
+            let cpu = match endpoint.pid.zip(before) {
+                Some((pid, before)) => Some(CpuTime::of(pid)?.since(before)),
+                None => None,
+            };
             eprintln!(
                 "{}, {}, round {}: {subject:?} {:.0}/s",
                 load.protocol.name(),
                 people(load.clients),
-                round + 1,
-                outcome.tps()
+                number + 1,
+                outcome.tps
             );
-            total.add(outcome);
+            rounds.push(Round { outcome, cpu });
         }
     }
     Ok(results)
+}
+
+/// The one in the middle: what happens to a single round does not count.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 /// Whether the subject has prepared statements in transaction mode at all.

@@ -14,7 +14,9 @@ use anyhow::{Context, Result, bail};
 /// CPU time of all threads of a process.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct CpuTime {
-    pub(crate) user: Duration,
+    /// To the nanosecond, of the threads that live.
+    pub(crate) total: Duration,
+    /// What of it was spent in the kernel, in ticks.
     pub(crate) system: Duration,
 }
 
@@ -22,33 +24,35 @@ impl CpuTime {
     /// Since the start of the process `pid`.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // proc(5): "pid (comm) state …"; utime and stime are the fields 14 and 15.
+        // proc(5): "pid (comm) state …"; stime is the field 15.
         let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a comm")?;
-        let ticks = |field: usize| -> Result<Duration> {
-            let value = fields.split_whitespace().nth(field - 3);
-            let ticks: u32 = value.context("/proc/PID/stat is short")?.parse()?;
-            Ok(Duration::from_secs(1) * ticks / TICKS_PER_SECOND)
-        };
+        let ticks = fields.split_whitespace().nth(15 - 3);
+        let ticks: u32 = ticks.context("/proc/PID/stat is short")?.parse()?;
+        let mut total = Duration::ZERO;
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            // A thread that has just ended has none.
+            let Ok(schedstat) = fs::read_to_string(thread?.path().join("schedstat")) else {
+                continue;
+            };
+            let running = schedstat.split(' ').next().context("schedstat is empty")?;
+            total += Duration::from_nanos(running.parse()?);
+        }
         Ok(Self {
-            user: ticks(14)?,
-            system: ticks(15)?,
+            total,
+            system: Duration::from_secs(1) * ticks / TICKS_PER_SECOND,
         })
     }
 
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
-            user: self.user.saturating_sub(earlier.user),
+            total: self.total.saturating_sub(earlier.total),
             system: self.system.saturating_sub(earlier.system),
         }
     }
 
     pub(crate) fn add(&mut self, other: Self) {
-        self.user += other.user;
+        self.total += other.total;
         self.system += other.system;
-    }
-
-    pub(crate) fn total(self) -> Duration {
-        self.user + self.system
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Table {
 struct Row {
     name: String,
     /// By [`Subject`].
-    values: [Option<f64>; 4],
+    values: [Option<f64>; Subject::COUNT],
 }
 
 const BEGIN: &str = "<!-- make bench writes from here -->";
@@ -35,7 +35,7 @@ impl Report {
             main: Table::default(),
             routing: Table::default(),
             settings: format!(
-                "pool of {}, transaction mode, TCP on 127.0.0.1; {} rounds of {} s a cell, subjects in turn",
+                "pool of {}, transaction mode, TCP on 127.0.0.1; medians of {} rounds of {} s, subjects in turn",
                 plan.pool_size, plan.rounds, plan.seconds
             ),
         }
@@ -74,7 +74,7 @@ impl Table {
         if !self.rows.iter().any(|row| row.name == name) {
             self.rows.push(Row {
                 name: name.to_owned(),
-                values: [None; 4],
+                values: [None; Subject::COUNT],
             });
         }
         let row = self.rows.iter_mut().find(|row| row.name == name);
@@ -86,7 +86,7 @@ impl Table {
             "\n| | direct | pgweir | {pgbouncer} | pgweir ÷ PgBouncer |\n|---|--:|--:|--:|--:|"
         ));
         for row in &self.rows {
-            let [direct, pgweir, pgbouncer, _] = row.values;
+            let [direct, pgweir, pgbouncer, ..] = row.values;
             let stand_in = self.stand_in(row);
             let theirs = pgbouncer.or(stand_in);
             let ratio = ratio(pgweir, theirs);
@@ -110,15 +110,18 @@ impl Table {
 
     fn render_routing(&self, text: &mut String) {
         text.push_str(
-            "\npgweir before a primary alone, and before a primary and two replicas that serve the \
-             reads. The pools of these are half the size, so that as many reads run at once.\n\n\
-             | | routing off | routing on | on ÷ off |\n|---|--:|--:|--:|",
+            "\npgweir before a primary alone, without routing before the two replicas (half of the \
+             clients ask for the one, half for the other), and before all three, routing. The pools of \
+             the replicas are half the size, so that as many reads run at once. What more servers cost \
+             a pooler on the same machine, by their use of its caches, is in the second column.\n\n\
+             | | one server | divided by hand | routed | routed ÷ one server | routed ÷ by hand |\n\
+             |---|--:|--:|--:|--:|--:|",
         );
         for row in &self.rows {
-            let [_, off, _, on] = row.values;
-            let (name, ratio) = (&row.name, ratio(on, off));
-            let (off, on) = (cell(off), cell(on));
-            text.push_str(&format!("\n| {name} | {off} | {on} | {ratio} |"));
+            let [_, off, _, on, by_hand] = row.values;
+            let ratios = [off, by_hand].map(|other| ratio(on, other)).join(" | ");
+            let values = [off, by_hand, on].map(cell).join(" | ");
+            text.push_str(&format!("\n| {} | {values} | {ratios} |", row.name));
         }
         text.push('\n');
     }

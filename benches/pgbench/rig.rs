@@ -17,6 +17,8 @@ use pgweir::sandbox::{Cluster, Node};
 pub(crate) const DATABASE: &str = "bench";
 /// [`DATABASE`], as the poolers know it a second time: with `on_lag = "wait"`.
 pub(crate) const PATIENT: &str = "patient";
+/// [`DATABASE`], as a pooler knows it a second time: on the other replica.
+const OTHER_HALF: &str = "other_half";
 /// The database that PostgreSQL itself asks for a password for: poolers connect to the other one.
 const SCRAM_DATABASE: &str = "bench_scram";
 /// Who logs in with a password.
@@ -34,11 +36,19 @@ pub(crate) enum Subject {
     PgBouncer,
     /// pgweir with a primary and its replicas. Compared with pgweir without, not with the others.
     Routed,
+    /// pgweir without routing, and yet before the replicas: half of the clients ask for one, half for the other.
+    ByHand,
 }
 
 impl Subject {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 5;
+
     /// Those that stand beside each other in the main table.
     pub(crate) const ALL: [Self; 3] = [Self::Direct, Self::Pgweir, Self::PgBouncer];
+
+    /// Those of the table of routing.
+    pub(crate) const OF_ROUTING: [Self; 3] = [Self::Pgweir, Self::ByHand, Self::Routed];
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
         match name {
@@ -63,6 +73,8 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     pub(crate) pid: Option<u32>,
     pub(crate) database: &'static str,
+    /// What half of the clients ask for instead, in a process of their own.
+    pub(crate) half: Option<&'static str>,
 }
 
 /// PostgreSQL and the poolers of one run.
@@ -82,6 +94,7 @@ struct Poolers {
     pgweir: Option<Pgweir>,
     pgbouncer: Option<PgBouncer>,
     routed: Option<Pgweir>,
+    by_hand: Option<Pgweir>,
 }
 
 impl Rig {
@@ -149,14 +162,21 @@ impl Rig {
             .try_for_each(|s| measure(*s, poolers.endpoint(*s, &self.cluster, database)))
     }
 
-    /// Runs `measure` on two newly started poolers: without routing, and with it.
+    /// Runs `measure` on newly started poolers: without routing, with reads divided by hand, and with routing.
     pub(crate) fn with_and_without_routing<T>(
         &self,
-        measure: impl FnOnce([(Subject, Endpoint); 2]) -> Result<T>,
+        measure: impl FnOnce([(Subject, Endpoint); 3]) -> Result<T>,
     ) -> Result<T> {
-        let both = [Subject::Pgweir, Subject::Routed];
-        let poolers = self.poolers(Auth::Trust, &both)?;
-        measure(both.map(|s| (s, poolers.endpoint(s, &self.cluster, DATABASE))))
+        let poolers = self.poolers(Auth::Trust, &Subject::OF_ROUTING)?;
+        measure(Subject::OF_ROUTING.map(|subject| {
+            let half = match subject {
+                Subject::ByHand => OTHER_HALF,
+                _ => DATABASE,
+            };
+            let endpoint = poolers.endpoint(subject, &self.cluster, DATABASE);
+            let half = Some(half);
+            (subject, Endpoint { half, ..endpoint })
+        }))
     }
 
     /// How often pgbench's main table was looked into on all replicas, once nobody is connected there:
@@ -181,12 +201,19 @@ impl Rig {
             let alone = builder.server(self.cluster.primary(), "primary");
             poolers.pgweir = Some(self.pgweir(alone.pool_size(self.pool_size), auth)?);
         }
+        // Every replica has a pool of its own: together they are to run as many reads at once.
+        let replicas = self.cluster.replicas();
+        let size = self.pool_size.div_ceil(replicas.len().max(1));
         if wanted(Subject::Routed) {
-            // Every replica has a pool of its own: together they are to run as many reads at once.
-            let size = self.pool_size.div_ceil(self.cluster.replicas().len());
             let all = Pgweir::builder(&self.cluster).pool_size(size);
-            let all = all.extra(&self.patient_database());
-            poolers.routed = Some(self.pgweir(all, auth)?);
+            let patient = known_as(PATIENT, self.cluster.nodes(), "on_lag = \"wait\"");
+            poolers.routed = Some(self.pgweir(all.extra(&patient), auth)?);
+        }
+        if wanted(Subject::ByHand) {
+            let (first, others) = replicas.split_first().context("there are replicas")?;
+            let one = PgweirBuilder::without_servers().server(first, "auto");
+            let one = one.pool_size(size).extra(&known_as(OTHER_HALF, others, ""));
+            poolers.by_hand = Some(self.pgweir(one, auth)?);
         }
         if wanted(Subject::PgBouncer) {
             let program = env::var_os("PGBOUNCER").filter(|path| !path.is_empty());
@@ -202,16 +229,6 @@ impl Rig {
             poolers.pgbouncer = Some(started.context("starting PgBouncer")?);
         }
         Ok(poolers)
-    }
-
-    /// The same database under another name, for reads that rather wait than go to the primary.
-    fn patient_database(&self) -> String {
-        let server = |node: &Node| format!("{{ host = \"127.0.0.1\", port = {} }}", node.port());
-        let servers: Vec<_> = self.cluster.nodes().iter().map(server).collect();
-        format!(
-            "[databases.{PATIENT}]\ndbname = \"{DATABASE}\"\nservers = [{}]\non_lag = \"wait\"\n",
-            servers.join(", ")
-        )
     }
 
     fn pgweir(&self, builder: PgweirBuilder, auth: Auth) -> Result<Pgweir> {
@@ -247,6 +264,14 @@ impl Rig {
     }
 }
 
+/// [`DATABASE`] under another name, on these servers and with this setting.
+fn known_as(name: &str, nodes: &[Node], setting: &str) -> String {
+    let server = |node: &Node| format!("{{ host = \"127.0.0.1\", port = {} }}", node.port());
+    let servers: Vec<_> = nodes.iter().map(server).collect();
+    let servers = servers.join(", ");
+    format!("[databases.{name}]\ndbname = \"{DATABASE}\"\nservers = [{servers}]\n{setting}\n")
+}
+
 impl Poolers {
     fn endpoint(&self, subject: Subject, cluster: &Cluster, direct: &'static str) -> Endpoint {
         let ours = |pooler: &Option<Pgweir>| {
@@ -257,6 +282,7 @@ impl Poolers {
             Subject::Direct => (cluster.primary().port(), None, direct),
             Subject::Pgweir => ours(&self.pgweir),
             Subject::Routed => ours(&self.routed),
+            Subject::ByHand => ours(&self.by_hand),
             Subject::PgBouncer => {
                 let pooler = self.pgbouncer.as_ref().expect("it is among the subjects");
                 (pooler.port(), Some(pooler.pid()), DATABASE)
@@ -266,6 +292,7 @@ impl Poolers {
             port,
             pid,
             database,
+            half: None,
         }
     }
 }
