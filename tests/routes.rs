@@ -286,6 +286,51 @@ fn tables_and_commands_of_pgbouncers_reach_every_server() {
 }
 
 #[test]
+fn who_waits_for_a_replica_counts_as_being_at_work_there() {
+    let mut stage = Stage::with(replicated_postgres(), |it| {
+        it.pool("default_pool_size", "1")
+            .pool("load_balance", "\"least_connections\"")
+    });
+    let reads_before: u64 = reads(&mut stage);
+    // Each replica's only connection is taken.
+    let mut holders: Vec<_> = (0..2).map(|_| stage.client()).collect();
+    for holder in &mut holders {
+        holder.run("BEGIN READ ONLY");
+    }
+    let mut waiting: Vec<_> = (0..8)
+        .map(|_| {
+            // Among equals clients take turns by their numbers: these would all begin with the same one.
+            let _other = stage.client();
+            stage.client()
+        })
+        .collect();
+    let select = support::raw::query("SELECT 1");
+    for (count, client) in (1..).zip(&mut waiting) {
+        client.send(&select);
+        eventually("it waits", || pool(&mut stage, 3) == count.to_string());
+    }
+    let active = |stage: &mut Stage| stage.column("SHOW REPLICAS", 8);
+    assert_eq!(active(&mut stage), ["0", "5", "5"]);
+    // Who does not wait any more does not count, nor was it served.
+    drop(waiting.pop());
+    eventually("it is gone", || pool(&mut stage, 3) == "7");
+    for holder in &mut holders {
+        holder.run("COMMIT");
+    }
+    for client in &mut waiting {
+        assert_eq!(client.answers()[1], "D 1");
+    }
+    eventually("all are through", || active(&mut stage) == ["0", "0", "0"]);
+    assert_eq!(reads(&mut stage) - reads_before, 2 + 7);
+}
+
+/// What all servers have served of reads.
+fn reads(stage: &mut Stage) -> u64 {
+    let counts = stage.column("SHOW REPLICAS", 10).into_iter();
+    counts.map(|count| count.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
 fn a_reload_that_changes_the_servers_keeps_what_sessions_wish() {
     let mut stage = Stage::new(replicated_postgres());
     let mut client = stage.client();

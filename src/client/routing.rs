@@ -58,6 +58,16 @@ pub enum Nobody {
     Token,
 }
 
+/// On which host the client counts as being at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    None,
+    /// It is to get a server there, and may have to wait for it.
+    Wanted(HostId),
+    /// It has one.
+    UnderWay(HostId),
+}
+
 /// A primary to which no connection could be made.
 #[derive(Clone, Copy, Debug)]
 struct Unreachable {
@@ -86,8 +96,7 @@ pub struct Routing {
     place: Place,
     /// Whether that only reads.
     is_read: bool,
-    /// The host on which it is counted as being at work.
-    at_work: Option<HostId>,
+    work: Work,
     /// Whether the present unit is proved to be a read that stands alone, and its length.
     stake: Option<usize>,
     /// Since when the present unit waits for a decision, and the poll that was next then.
@@ -134,7 +143,7 @@ impl Routing {
             epoch: 0,
             place: Place::Replica,
             is_read: false,
-            at_work: None,
+            work: Work::None,
             stake: None,
             waiting: None,
             avoid: None,
@@ -322,7 +331,6 @@ impl Routing {
             // What may run anywhere may do so for a reason of its own.
             decision.reason = Reason::Statement(own);
         }
-        self.is_read = matches!(unit.kind, Kind::Read | Kind::ReadOnlyTransaction);
         self.watch.count(decision);
         let primary = self.watch.topology.primary();
         if settings.shadow {
@@ -330,6 +338,10 @@ impl Routing {
             // It does not visit the host that was decided, nor shall a later read believe so.
             decision.visit = None;
         }
+        // Before it counts as a read or as none: what is begun is ended as what it was.
+        self.stop_work();
+        self.is_read = matches!(unit.kind, Kind::Read | Kind::ReadOnlyTransaction);
+        self.begin_work(decision.host);
         let is_primary = primary == Some(decision.host);
         self.place = if is_primary {
             Place::Primary
@@ -362,6 +374,7 @@ impl Routing {
 
     /// What was decided holds no more.
     pub fn undecide(&mut self) {
+        self.stop_work();
         self.decision = None;
     }
 
@@ -378,34 +391,35 @@ impl Routing {
 
     /// The client has got the server.
     pub fn on_attach(&mut self) {
-        self.stop_work();
-        self.at_work = self.decision.map(|decision| decision.host);
-        if let Some(host) = self.host() {
-            host.begin(self.is_read);
+        if let Work::Wanted(host) = self.work {
+            self.work = Work::UnderWay(host);
         }
-    }
-
-    /// The host that it is at work on.
-    fn host(&self) -> Option<&route::Host> {
-        self.watch.topology.hosts().get(self.at_work?)
     }
 
     /// Whether the server that it has was given to it as the primary, and another one is that now: what the
     /// old one still acknowledges is lost.
     #[inline]
     pub fn is_deposed(&self) -> bool {
+        let Work::UnderWay(host) = self.work else {
+            return false;
+        };
         let primary = self.watch.topology.primary();
-        self.place == Place::Primary
-            && self
-                .at_work
-                .is_some_and(|host| primary.is_some_and(|it| it != host))
+        self.place == Place::Primary && primary.is_some_and(|it| it != host)
+    }
+
+    /// Who waits counts as well: or all who come while every server is busy would wait for the same one.
+    fn begin_work(&mut self, host: HostId) {
+        self.watch.topology.hosts()[host].begin(self.is_read);
+        self.work = Work::Wanted(host);
     }
 
     fn stop_work(&mut self) {
-        if let Some(host) = self.host() {
-            host.end();
+        let hosts = self.watch.topology.hosts();
+        match std::mem::replace(&mut self.work, Work::None) {
+            Work::None => {}
+            Work::Wanted(host) => hosts[host].withdraw(self.is_read),
+            Work::UnderWay(host) => hosts[host].end(),
         }
-        self.at_work = None;
     }
 
     /// The client learns that something is over that may have changed data. To be called before it is
@@ -460,9 +474,9 @@ impl Routing {
 
     /// The client has given its server back, after this time.
     pub fn on_release(&mut self, held: Duration, settings: &PoolSettings) {
-        if let Some(host) = self.host() {
+        if let Work::UnderWay(host) = self.work {
             let micros = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
-            host.add_latency(micros);
+            self.watch.topology.hosts()[host].add_latency(micros);
         }
         self.stop_work();
         if let Some(decision) = self.decision.take() {
@@ -539,6 +553,7 @@ impl Routing {
 
     /// The unit that was decided is not sent after all.
     pub fn on_give_up(&mut self) {
+        self.stop_work();
         self.decision = None;
         self.begin_anew();
     }

@@ -198,7 +198,7 @@ impl Host {
         self.timeline.store(timeline, Ordering::Relaxed);
     }
 
-    /// Units of work that clients have on it now.
+    /// Units of work that clients have on it now, or wait for.
     #[inline]
     pub fn active(&self) -> u64 {
         // In this order: what has ended by now had begun before.
@@ -218,12 +218,20 @@ impl Host {
         self.begun.0.load(Ordering::Relaxed)
     }
 
-    /// A client got it, for a read or for something else.
+    /// A client gets it, for a read or for something else.
     #[inline]
     pub fn begin(&self, is_read: bool) {
+        self.begun(is_read).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client that was to get it does not want it any more.
+    pub fn withdraw(&self, is_read: bool) {
+        self.begun(is_read).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn begun(&self, is_read: bool) -> &AtomicU64 {
         let (reads, others) = &self.begun;
-        let begun = if is_read { reads } else { others };
-        begun.fetch_add(1, Ordering::Relaxed);
+        if is_read { reads } else { others }
     }
 
     /// A client is through with it.
@@ -431,6 +439,9 @@ mod tests {
             host.begin(is_read);
         }
         assert_eq!((host.reads(), host.served(), host.active()), (2, 3, 3));
+        host.end();
+        host.withdraw(true);
+        assert_eq!((host.reads(), host.served(), host.active()), (1, 2, 1));
     }
 
     #[test]

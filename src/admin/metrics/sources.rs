@@ -207,7 +207,7 @@ const HOSTS: &[(&str, Metric)] = &[
         "active",
         Metric::gauge(
             "pgweir_host_active_units",
-            "Units of work that clients have on it now.",
+            "Units of work that clients have on it now, or wait for.",
         ),
     ),
     (
