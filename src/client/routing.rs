@@ -62,8 +62,11 @@ pub enum Nobody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     None,
-    /// It is to get a server there, and may have to wait for it.
-    Wanted(HostId),
+    /// It is to get a server there, for a read or for something else, and may have to wait for it.
+    Wanted {
+        host: HostId,
+        is_read: bool,
+    },
     /// It has one.
     UnderWay(HostId),
 }
@@ -94,8 +97,6 @@ pub struct Routing {
     epoch: u64,
     /// As what that host was chosen.
     place: Place,
-    /// Whether that only reads.
-    is_read: bool,
     work: Work,
     /// Whether the present unit is proved to be a read that stands alone, and its length.
     stake: Option<usize>,
@@ -142,7 +143,6 @@ impl Routing {
             decision: None,
             epoch: 0,
             place: Place::Replica,
-            is_read: false,
             work: Work::None,
             stake: None,
             waiting: None,
@@ -338,10 +338,7 @@ impl Routing {
             // It does not visit the host that was decided, nor shall a later read believe so.
             decision.visit = None;
         }
-        // Before it counts as a read or as none: what is begun is ended as what it was.
-        self.stop_work();
-        self.is_read = matches!(unit.kind, Kind::Read | Kind::ReadOnlyTransaction);
-        self.begin_work(decision.host);
+        self.begin_work(decision.host, unit.kind);
         let is_primary = primary == Some(decision.host);
         self.place = if is_primary {
             Place::Primary
@@ -391,7 +388,7 @@ impl Routing {
 
     /// The client has got the server.
     pub fn on_attach(&mut self) {
-        if let Work::Wanted(host) = self.work {
+        if let Work::Wanted { host, .. } = self.work {
             self.work = Work::UnderWay(host);
         }
     }
@@ -408,16 +405,18 @@ impl Routing {
     }
 
     /// Who waits counts as well: or all who come while every server is busy would wait for the same one.
-    fn begin_work(&mut self, host: HostId) {
-        self.watch.topology.hosts()[host].begin(self.is_read);
-        self.work = Work::Wanted(host);
+    fn begin_work(&mut self, host: HostId, kind: Kind) {
+        self.stop_work();
+        let is_read = matches!(kind, Kind::Read | Kind::ReadOnlyTransaction);
+        self.watch.topology.hosts()[host].begin(is_read);
+        self.work = Work::Wanted { host, is_read };
     }
 
     fn stop_work(&mut self) {
         let hosts = self.watch.topology.hosts();
         match std::mem::replace(&mut self.work, Work::None) {
             Work::None => {}
-            Work::Wanted(host) => hosts[host].withdraw(self.is_read),
+            Work::Wanted { host, is_read } => hosts[host].withdraw(is_read),
             Work::UnderWay(host) => hosts[host].end(),
         }
     }
