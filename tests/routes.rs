@@ -327,7 +327,9 @@ fn who_waits_for_a_replica_counts_as_being_at_work_there() {
 /// What all servers have served of reads.
 fn reads(stage: &mut Stage) -> u64 {
     let counts = stage.column("SHOW REPLICAS", 10).into_iter();
-    counts.map(|count| count.parse::<u64>().unwrap()).sum()
+    counts
+        .map(|count| count.parse::<u64>().expect("a number"))
+        .sum()
 }
 
 #[test]
