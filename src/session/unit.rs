@@ -605,6 +605,8 @@ impl Writes {
 /// more. `reads_by_default`: `default_transaction_read_only` of its session.
 pub fn kind(facts: &Facts, reads_by_default: bool) -> (Kind, bool) {
     let kind = match facts.class {
+        // On a server that refuses to be serializable nothing could be asked any more, not even what was set.
+        Class::Set if facts.effects.contains(Effects::SETS_ISOLATION) => Kind::Control,
         Class::Read | Class::Empty | Class::Set => Kind::Read,
         Class::Begin => match facts.transaction {
             Some(TxControl::Begin(modes))

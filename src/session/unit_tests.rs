@@ -248,6 +248,38 @@ fn settings_of_the_session_decide_too() {
 }
 
 #[test]
+fn what_may_make_a_session_serializable_is_said_to_the_primary() {
+    for (text, kind) in [
+        (
+            "SET default_transaction_isolation = 'serializable'",
+            Kind::Control,
+        ),
+        (
+            "SET SESSION \"default_transaction_isolation\" TO DEFAULT",
+            Kind::Control,
+        ),
+        (
+            "SET work_mem = '1MB'; SET Default_Transaction_Isolation = serializable",
+            Kind::Control,
+        ),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE, ISOLATION LEVEL SERIALIZABLE",
+            Kind::Control,
+        ),
+        ("RESET default_transaction_isolation", Kind::Control),
+        ("RESET ALL", Kind::Control),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            Kind::Read,
+        ),
+        ("SET default_transaction_deferrable = on", Kind::Read),
+        ("RESET work_mem", Kind::Read),
+    ] {
+        assert_eq!(session().unit(&query(text)).kind, kind, "{text}");
+    }
+}
+
+#[test]
 fn a_serializable_session_needs_the_primary_and_no_other_does() {
     let mut serializable = with_setting(b"default_transaction_isolation", b"SERIALIZABLE");
     for text in ["SELECT 1", "BEGIN READ ONLY", "SET work_mem = '1MB'"] {

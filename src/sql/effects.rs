@@ -82,6 +82,8 @@ effects! {
     TRANSACTION = 24;
     /// The text could not be understood: anything.
     UNKNOWN = 25;
+    /// Transactions to come may be serializable: `default_transaction_isolation` is set or reset, in any spelling.
+    SETS_ISOLATION = 26;
 }
 
 impl Effects {

@@ -91,6 +91,9 @@ impl Scanner<'_> {
             self.set(Class::Set, Reason::Setting);
             self.facts.effects |= scope.effect();
             self.facts.transaction = Some(TxControl::SetSessionCharacteristics { modes, local });
+            if modes.isolation.is_some() {
+                self.facts.effects |= Effects::SETS_ISOLATION;
+            }
             self.finish();
         } else if self.token.is(Kw::Authorization) {
             self.phrase(scope, Parameter::SessionAuthorization);
@@ -159,6 +162,9 @@ impl Scanner<'_> {
         if scope == SetScope::Session && is_identity(parameter, self.text) {
             self.facts.effects |= Effects::SET_ROLE;
         }
+        if is_isolation(parameter, self.text) {
+            self.facts.effects |= Effects::SETS_ISOLATION;
+        }
         if temporary {
             // What is created next without a schema would be temporary.
             self.facts.effects |= Effects::TEMP_OBJECT;
@@ -196,6 +202,9 @@ impl Scanner<'_> {
         // RESET ALL leaves role and session_authorization alone.
         if parameter.is_some_and(|p| is_identity(p, self.text)) {
             self.facts.effects |= Effects::SET_ROLE;
+        }
+        if parameter.is_none_or(|p| is_isolation(p, self.text)) {
+            self.facts.effects |= Effects::SETS_ISOLATION;
         }
         self.facts.detail = Detail::Reset { parameter };
         self.finish();
@@ -259,6 +268,14 @@ fn is_identity(parameter: Parameter, text: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+/// Does the parameter say how transactions to come are isolated?
+fn is_isolation(parameter: Parameter, text: &[u8]) -> bool {
+    let Parameter::Named(name) = parameter else {
+        return false;
+    };
+    fold_name(name.of(text)).eq_ignore_ascii_case(b"default_transaction_isolation")
 }
 
 pub(super) fn mentions_pg_temp(value: &[u8]) -> bool {

@@ -83,6 +83,49 @@ fn any_other_transaction_stays_on_the_primary() {
     }
 }
 
+/// A standby refuses everything while it is to be serializable, also the question what was set.
+#[test]
+fn a_serializable_session_is_at_home_on_the_primary() {
+    let cluster = shared();
+    let name = database(cluster, TABLE);
+    let pooler = pooler(cluster, &name, |it| it);
+    let works = |raw: &mut Raw| {
+        assert!(is_primary(&who(raw, "", 5)));
+        raw.run("BEGIN READ ONLY");
+        assert!(is_primary(&who(raw, "", 5)));
+        raw.run("COMMIT");
+        raw.run("INSERT INTO t VALUES (1)");
+    };
+    let mut raw = Raw::connect(pooler.address(), &name);
+    for (set, reset) in [
+        (
+            "SET default_transaction_isolation = serializable",
+            "RESET default_transaction_isolation",
+        ),
+        (
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        ),
+        (
+            "SET work_mem = '1MB'; SET default_transaction_isolation TO 'Serializable'",
+            "RESET ALL",
+        ),
+    ] {
+        back_on_replicas(&mut raw);
+        raw.run(set);
+        works(&mut raw);
+        raw.run(reset);
+    }
+    back_on_replicas(&mut raw);
+    let options = [("options", "-c default_transaction_isolation=SERIALIZABLE")];
+    let mut born = Raw::connect_with(pooler.address(), &name, &options);
+    works(&mut born);
+    born.run("SET default_transaction_isolation = 'read committed'");
+    back_on_replicas(&mut born);
+    born.run("RESET ALL");
+    works(&mut born);
+}
+
 /// Units of all kinds, sent at once: the answers come in their order, and each read shows all writes
 /// before it.
 #[test]
