@@ -29,7 +29,8 @@ test-rust: ## Unit, golden, property, layering, integration and driver tests
 
 test-matrix: ## The integration tests on PostgreSQL 14, 16, 17 and 18
 	@scripts/ensure-postgres.sh
-	scripts/test-matrix
+	@scripts/ensure-drivers.sh
+	ulimit -n $$(ulimit -Hn); scripts/test-matrix
 
 check-consistency: ## The consistency checker, for long (CONSISTENCY_SECONDS=600)
 	@scripts/ensure-postgres.sh
