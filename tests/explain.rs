@@ -54,6 +54,7 @@ fn expected(target: &str, reason: &str) -> Value {
         "begin" => ("begin", "primary"),
         "control" => ("transaction", "primary"),
         "setting" => ("set", "replica"),
+        "isolation" => ("set", "primary"),
         "session" => ("session", "primary"),
         "execute" => ("execute", "primary"),
         _ => ("write", "primary"),

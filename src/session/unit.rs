@@ -432,7 +432,17 @@ impl Session {
     fn kind(&self, facts: &Facts) -> (Kind, bool) {
         let reads_by_default =
             || self.settings.value(b"default_transaction_read_only") == Some(b"on");
-        kind(facts, facts.class == Class::Begin && reads_by_default())
+        // Alone, or among others of a text.
+        let may_reset_all = matches!(
+            facts.detail,
+            Detail::Reset { parameter: None } | Detail::None
+        );
+        match facts.class {
+            // It may be serializable again behind that.
+            Class::Set if may_reset_all && self.startup.is_serializable() => (Kind::Control, false),
+            Class::Begin => kind(facts, reads_by_default()),
+            _ => kind(facts, false),
+        }
     }
 
     /// Remembers whether what is on its way to the server may change data.

@@ -267,7 +267,7 @@ fn what_may_make_a_session_serializable_is_said_to_the_primary() {
             Kind::Control,
         ),
         ("RESET default_transaction_isolation", Kind::Control),
-        ("RESET ALL", Kind::Control),
+        ("RESET ALL", Kind::Read),
         (
             "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
             Kind::Read,

@@ -203,7 +203,7 @@ impl Scanner<'_> {
         if parameter.is_some_and(|p| is_identity(p, self.text)) {
             self.facts.effects |= Effects::SET_ROLE;
         }
-        if parameter.is_none_or(|p| is_isolation(p, self.text)) {
+        if parameter.is_some_and(|p| is_isolation(p, self.text)) {
             self.facts.effects |= Effects::SETS_ISOLATION;
         }
         self.facts.detail = Detail::Reset { parameter };

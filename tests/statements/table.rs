@@ -1,7 +1,8 @@
 //! The tables of statements.
 //!
 //! A line is `target  reason  statement`; indented lines go on with the statement; all other lines are prose.
-//! Targets stand for classes: `replica` is a proved read, `primary` a write or something unknown.
+//! Targets stand for classes: `replica` is a proved read, `primary` a write or something unknown; an `isolation` is a
+//! setting that only the primary may be told.
 
 use std::{fs, path::Path};
 
@@ -18,7 +19,15 @@ pub(crate) struct Case {
 }
 
 const TARGETS: &[&str] = &[
-    "replica", "primary", "any", "begin", "control", "setting", "session", "execute",
+    "replica",
+    "primary",
+    "any",
+    "begin",
+    "control",
+    "setting",
+    "isolation",
+    "session",
+    "execute",
 ];
 
 /// All of them, in order.
