@@ -248,7 +248,7 @@ impl Session {
             FrontendTag::Query | FrontendTag::FunctionCall => {
                 self.fence(server, out);
                 self.on_round(message, server, out)?;
-                if self.tracks() && self.batch == Batch::Open {
+                if self.tracks() && self.batch.is_open() {
                     self.last_run = LastRun::Query;
                 }
                 self.close_batch();
@@ -260,7 +260,10 @@ impl Session {
             | FrontendTag::Close => {
                 self.fence(server, out);
                 self.on_extended(message, server, out)?;
-                self.batch = Batch::Open;
+                self.batch = match self.batch {
+                    Batch::Closed | Batch::Closing if tag == FrontendTag::Close => Batch::Closing,
+                    _ => Batch::Open,
+                };
                 if !matches!(tag, FrontendTag::Parse | FrontendTag::Close) {
                     self.last_run = LastRun::Other;
                 }

@@ -151,10 +151,24 @@ enum Batch {
     /// Between batches.
     #[default]
     Closed,
+    /// It has none but Close messages, which run nothing and cannot fail: a batch of ours may come before the rest.
+    Closing,
     /// Messages were sent to the server whose Sync was not.
     Open,
     /// It failed without a server: everything up to the Sync is dropped.
     Discarding,
+}
+
+impl Batch {
+    /// Whether the client has begun one and not ended it.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Closing | Self::Open)
+    }
+
+    /// Whether nothing was sent for it that the server may ignore what follows for.
+    fn may_follow_ours(self) -> bool {
+        matches!(self, Self::Closed | Self::Closing)
+    }
 }
 
 /// What was last run of the batch.
@@ -466,7 +480,7 @@ impl Session {
             encode::report(to_client, report);
             encode::ready_for_query(to_client, TransactionStatus::Idle);
         }
-        if awaited.open_batch || self.batch == Batch::Open {
+        if awaited.open_batch || self.batch.is_open() {
             if !server.pipeline.ignores_until_sync() {
                 encode::report(to_client, report);
             }

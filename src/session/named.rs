@@ -184,7 +184,7 @@ impl Session {
         out: &mut Outbox<'_>,
     ) {
         let needs_server = matches!(facts.detail, Detail::Discard(_))
-            || self.batch == Batch::Open
+            || self.batch.is_open()
             || !server.pipeline.is_quiescent()
             // A transaction may have a portal without a name, which a Query drops, or have failed.
             || server.status != TransactionStatus::Idle

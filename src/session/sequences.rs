@@ -95,7 +95,7 @@ impl Session {
                 let statement = self.statements.named(bind.statement);
                 self.runs_of(bind.statement, statement.map(AsRef::as_ref))
             }),
-            FrontendTag::Parse if self.batch == Batch::Closed && frame.size <= HOLD_LIMIT => {
+            FrontendTag::Parse if self.batch.may_follow_ours() && frame.size <= HOLD_LIMIT => {
                 Parse::read(frame.body()).map(|parse| Runs::from(&self.look(parse.text)))
             }
             _ => return false,
@@ -111,7 +111,7 @@ impl Session {
         server: &mut ServerState,
         out: &mut Outbox<'_>,
     ) {
-        let Some((asks, may_ask)) = asking(runs).filter(|_| self.batch == Batch::Closed) else {
+        let Some((asks, may_ask)) = asking(runs).filter(|_| self.batch.may_follow_ours()) else {
             return;
         };
         let is_asked_for = self
@@ -172,7 +172,7 @@ impl Session {
         let expected = Expected::new(Request::Execute, why).revoking(Revoke::Sequences(before));
         server.pipeline.push_expected(expected);
         server.pipeline.push(Request::Close, why);
-        if self.batch == Batch::Closed {
+        if self.batch.may_follow_ours() {
             // In a batch of its own.
             encode::sync(out.own());
             server.pipeline.push(Request::Sync, why);

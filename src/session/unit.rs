@@ -254,7 +254,7 @@ impl Session {
             return gathered.unit;
         }
         let mut rest = data;
-        let mut is_batch = self.batch == Batch::Open;
+        let mut is_batch = self.batch.is_open();
         loop {
             let Some((first, body, behind)) = frame::whole(rest) else {
                 gathered.add_unseen();

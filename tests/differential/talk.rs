@@ -178,8 +178,8 @@ impl Talk {
                 }
                 [parse("", &text), bind("", "", &[], dice), execute("", 0), sync()].concat()
             }
-            // Behind a Close it may be refused (docs/session-state.md, "What is not covered").
             6 => [
+                close(*dice.pick(b"SP"), *dice.pick(&NAMES)),
                 parse("", &format!("VACUUM c{c}.t")),
                 bind("", "", &[], dice),
                 execute("", 0),
