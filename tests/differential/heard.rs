@@ -111,7 +111,7 @@ fn in_words(kind: u8, body: &[u8]) -> String {
         b'E' | b'N' => {
             let fields = Fields::read(body);
             ['S', 'C', 'M', 'D', 'H', 'W', 's', 't', 'c', 'n']
-                .map(|it| fields.field(it).to_owned())
+                .map(|it| without_schema(fields.field(it)))
                 .join(" | ")
         }
         b'T' => rows_in_words(body),
@@ -120,6 +120,18 @@ fn in_words(kind: u8, body: &[u8]) -> String {
         _ => body.escape_ascii().to_string(),
     };
     format!("{} {details}", char::from(kind))
+}
+
+/// PL/pgSQL tells a function's name as `search_path` had it when the function was first called in the server's session.
+fn without_schema(field: &str) -> String {
+    const FUNCTION: &str = "PL/pgSQL function ";
+    let mut pieces = field.split(FUNCTION);
+    let mut words = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (name, rest) = piece.split_at(piece.find('(').unwrap_or(0));
+        words.extend([FUNCTION, name.rsplit('.').next().unwrap_or(name), rest]);
+    }
+    words
 }
 
 /// Without what numbers the objects of a database.
