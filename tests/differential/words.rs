@@ -81,11 +81,13 @@ pub(crate) fn startup(client: u64, dice: &mut Dice) -> Vec<(&'static str, String
 }
 
 impl Words {
-    /// Puts everything into the state in which a conversation finds it.
+    /// Puts everything into the state in which a conversation finds it. Does not tell what was left by one that could not be
+    /// compared to its end.
     pub(crate) fn reset(&self) -> String {
         let c = self.client;
         format!(
-            "DELETE FROM c{c}.t; INSERT INTO c{c}.t SELECT n, 'row ' || n FROM generate_series(1, 9) n; \
+            "WITH gone AS (DELETE FROM c{c}.t) SELECT 1; \
+             INSERT INTO c{c}.t SELECT n, 'row ' || n FROM generate_series(1, 9) n; \
              SELECT setval('c{c}.s', 1)"
         )
     }
