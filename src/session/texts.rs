@@ -1,7 +1,7 @@
 //! Looking at SQL texts, once each.
 //!
-//! What one worker's sessions share: the cache of answers for long texts and for shapes, and the answer for
-//! the last short text, so that the decision where a text goes and the bookkeeping of what it may leave behind
+//! What one worker's sessions share: the cache of answers for long texts and for shapes, and the answers for
+//! the most recent texts, so that the decision where a text goes and the bookkeeping of what it may leave behind
 //! cost one look together. What the catalogue knows comes in as a [`World`].
 
 use std::{cell::RefCell, hash::BuildHasher, rc::Rc, sync::Arc};
@@ -15,7 +15,10 @@ use crate::{
         FrontendTag, frame,
         frontend::{self, Bind, Parse},
     },
-    sql::{self, Builtins, Class, Detail, Env, Facts, Knowledge, Reason, Span, cache::Cache},
+    sql::{
+        self, Builtins, Class, Detail, Env, Facts, Knowledge, Reason, Span, cache::Cache,
+        recent::Recent,
+    },
 };
 
 /// What a worker's cache of texts may take, in bytes.
@@ -50,8 +53,7 @@ pub struct Texts(Rc<RefCell<Looks>>);
 
 struct Looks {
     cache: Cache,
-    /// The last short text, under which key, and what it was.
-    last: (Vec<u8>, u64, Option<Facts>),
+    recent: Recent,
     /// Room for a shape.
     shape: Vec<u8>,
     /// Texts that a replica has refused although they had been found to be reads: hashes of the text
@@ -76,7 +78,7 @@ impl Texts {
     fn with_budget(budget: usize) -> Self {
         Self(Rc::new(RefCell::new(Looks {
             cache: Cache::new(budget),
-            last: Default::default(),
+            recent: Recent::default(),
             shape: Vec::new(),
             refused: HashSet::default(),
         })))
@@ -85,20 +87,8 @@ impl Texts {
     #[inline]
     fn facts(&self, text: &[u8], key: u64, env: &Env<'_>) -> Facts {
         let mut looks = self.0.borrow_mut();
-        if text.len() >= CACHED_FROM {
-            return looks.facts(text, key, env);
-        }
-        match &looks.last {
-            (known, under, Some(facts)) if *under == key && **known == *text => *facts,
-            _ => {
-                let facts = looks.facts(text, key, env);
-                let (known, under, last) = &mut looks.last;
-                known.clear();
-                known.extend_from_slice(text);
-                *under = key;
-                *last.insert(facts)
-            }
-        }
+        let known = looks.recent.find(text, key);
+        known.unwrap_or_else(|| looks.facts(text, key, env))
     }
 }
 
@@ -112,14 +102,15 @@ impl Looks {
     fn facts(&mut self, text: &[u8], key: u64, env: &Env<'_>) -> Facts {
         let Self {
             cache,
+            recent,
             shape,
             refused,
-            ..
         } = self;
         let (remembered, has_shape) = remembered(text, shape);
         if (has_shape || text.len() >= CACHED_FROM)
             && let Some(facts) = cache.find(remembered, key)
         {
+            recent.keep(text, key, facts, has_shape);
             return facts;
         }
         let mut facts = sql::classify(text, env);
@@ -127,13 +118,15 @@ impl Looks {
             facts.class = Class::Unknown;
             facts.reason = Reason::RefusedByReplica;
         }
-        // Places in the text are not those in another of its shape.
-        if !has_shape && text.len() >= CACHED_FROM {
-            cache.keep(remembered, key, facts);
-        } else if has_shape && facts.statements == 1 && facts.detail == Detail::None {
+        let holds_for_shape = has_shape && facts.statements == 1 && facts.detail == Detail::None;
+        if holds_for_shape {
+            // Places in the text are not those in another of its shape.
             facts.evidence = Span::default();
+        }
+        if holds_for_shape || !has_shape && text.len() >= CACHED_FROM {
             cache.keep(remembered, key, facts);
         }
+        recent.keep(text, key, facts, holds_for_shape);
         facts
     }
 
@@ -145,13 +138,13 @@ impl Looks {
         let (remembered, _) = remembered(text, &mut self.shape);
         let hash = self.refused.hasher().hash_one((key, remembered));
         self.refused.insert(hash);
-        self.last.2 = None;
+        self.recent.clear();
         self.cache.forget(remembered);
     }
 }
 
 impl Default for Texts {
-    /// Keeps nothing but the last text.
+    /// Keeps nothing but the most recent texts.
     fn default() -> Self {
         Self::with_budget(0)
     }

@@ -25,6 +25,7 @@ mod facts;
 mod filter;
 pub mod hint;
 mod lexer;
+pub mod recent;
 mod settings;
 mod shape;
 mod statement;

@@ -178,14 +178,17 @@ impl Talk {
                 }
                 [parse("", &text), bind("", "", &[], dice), execute("", 0), sync()].concat()
             }
-            6 => [
-                close(*dice.pick(b"SP"), *dice.pick(&NAMES)),
-                parse("", &format!("VACUUM c{c}.t")),
-                bind("", "", &[], dice),
-                execute("", 0),
-                sync(),
-            ]
-            .concat(),
+            6 => {
+                let name = *dice.pick(&NAMES);
+                [
+                    close(*dice.pick(b"SP"), name),
+                    parse("", &format!("VACUUM c{c}.t")),
+                    bind("", "", &[], dice),
+                    execute("", 0),
+                    sync(),
+                ]
+                .concat()
+            }
             2 => [query("SELECT setseed(0.25)"), query("SELECT random()")].concat(),
             // A portal outlives the Sync, and a Query, in its transaction.
             3 => [
