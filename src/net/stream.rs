@@ -92,6 +92,7 @@ impl Stream {
     }
 
     /// Sends ciphertext that a write took and the socket did not. Always ready, and free, without TLS.
+    #[inline]
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.tls {
             None => Poll::Ready(Ok(())),

@@ -114,16 +114,27 @@ pub fn backend_within(
     cut(bytes, tag, u32::from_be_bytes(*length), limits).map(Some)
 }
 
-/// How many of a server's `bytes` are whole messages with this tag, one behind the other. What is behind
-/// them, and whether it is a message at all, is for [`backend_within`] to say.
+/// How many of a server's `bytes` are whole messages that rows consist of, one behind the other: DataRow, CopyData,
+/// and `with_description` RowDescription. What is behind them, and whether it is a message at all, is for
+/// [`backend_within`] to say.
 #[inline]
-pub fn backend_run(bytes: &[u8], tag: BackendTag, max_packet_size: u32) -> usize {
-    let lengths = 4..=tag.length_limit().min(max_packet_size.max(4));
+pub fn rows(bytes: &[u8], with_description: bool, max_packet_size: u32) -> usize {
+    const DATA_ROW: u8 = BackendTag::DataRow as u8;
+    const COPY_DATA: u8 = BackendTag::CopyData as u8;
+    const ROW_DESCRIPTION: u8 = BackendTag::RowDescription as u8;
+    let lengths = 4..=BackendTag::DataRow
+        .length_limit()
+        .min(max_packet_size.max(4));
     let mut at = 0;
     while let Some(&[first, length @ ..]) = bytes[at..].first_chunk::<HEADER>() {
         let length = u32::from_be_bytes(length);
         let end = at + 1 + length as usize;
-        if first != tag.byte() || !lengths.contains(&length) || end > bytes.len() {
+        let is_row = match first {
+            DATA_ROW | COPY_DATA => true,
+            ROW_DESCRIPTION => with_description,
+            _ => false,
+        };
+        if !is_row || !lengths.contains(&length) || end > bytes.len() {
             break;
         }
         at = end;
@@ -229,8 +240,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_run_is_of_messages_that_would_have_been_cut_one_by_one(
-            sizes in prop::collection::vec((prop::sample::select(b"DDDDCd".to_vec()), 0_u32..40), 0..12),
+        fn rows_are_messages_that_would_have_been_cut_one_by_one(
+            sizes in prop::collection::vec((prop::sample::select(b"TDDDDCd".to_vec()), 0_u32..40), 0..12),
+            with_description in any::<bool>(),
             max_packet_size in 0_u32..48,
             lost in 0_usize..50,
         ) {
@@ -243,12 +255,15 @@ mod tests {
             bytes.truncate(bytes.len().saturating_sub(lost));
             let mut at = 0;
             while let Ok(Some(frame)) = backend_within(&bytes[at..], max_packet_size)
-                && frame.tag == BackendTag::DataRow
+                && match frame.tag {
+                    BackendTag::DataRow | BackendTag::CopyData => true,
+                    tag => tag == BackendTag::RowDescription && with_description,
+                }
                 && frame.is_whole()
             {
                 at += frame.size;
             }
-            prop_assert_eq!(backend_run(&bytes, BackendTag::DataRow, max_packet_size), at);
+            prop_assert_eq!(rows(&bytes, with_description, max_packet_size), at);
         }
 
         #[test]

@@ -3,6 +3,8 @@
 //! Each view is read from one whole message body, or, for Bind, from the beginning of one: the
 //! parameters behind the two names are never looked at.
 
+use memchr::memchr;
+
 use super::read::{Malformed, Reader};
 
 /// The text of a Query message (encoding: the client's).
@@ -11,7 +13,7 @@ pub fn query(body: &[u8]) -> Result<&[u8], Malformed> {
     match body.split_last() {
         // A NUL in the middle would end the text early for the server: what follows it would be
         // seen by us and not by PostgreSQL.
-        Some((0, text)) if !text.contains(&0) => Ok(text),
+        Some((0, text)) if memchr(0, text).is_none() => Ok(text),
         Some((0, _)) => Err(Malformed::TrailingBytes),
         _ => Err(Malformed::UnterminatedString),
     }
@@ -33,7 +35,7 @@ impl<'a> Parse<'a> {
     pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
         let name = reader.cstr()?;
-        let text = reader.cstr()?;
+        let text = reader.long_cstr()?;
         let types = reader.rest();
         let count = reader.u16()?;
         reader.bytes(usize::from(count) * 4)?;

@@ -3,6 +3,8 @@
 //! Knows nothing of which message it reads. It never reads past the body it was given, never
 //! allocates, and answers [`Malformed`] instead of panicking.
 
+use memchr::memchr;
+
 /// A message body that does not have the shape its tag promises (SQLSTATE 08P01).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -71,9 +73,22 @@ impl<'a> Reader<'a> {
             .iter()
             .position(|&b| b == 0)
             .ok_or(Malformed::UnterminatedString)?;
+        Ok(self.until(end))
+    }
+
+    /// The same for one that may be long: a name's end is found faster without a call.
+    #[inline]
+    pub fn long_cstr(&mut self) -> Result<&'a [u8], Malformed> {
+        let end = memchr(0, self.rest).ok_or(Malformed::UnterminatedString)?;
+        Ok(self.until(end))
+    }
+
+    /// What is before the byte at `end`, which is done with too.
+    #[inline]
+    fn until(&mut self, end: usize) -> &'a [u8] {
         let (string, rest) = self.rest.split_at(end);
         self.rest = &rest[1..];
-        Ok(string)
+        string
     }
 
     /// The next `count` bytes.

@@ -257,7 +257,19 @@ pub fn send(
 }
 
 /// Writes what is unsent; ready when all of it has left.
+#[inline]
 pub fn flush(
+    stream: &mut Stream,
+    unsent: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    if !unsent.is_empty() {
+        ready!(flush_unsent(stream, unsent, cx))?;
+    }
+    stream.poll_flush(cx)
+}
+
+fn flush_unsent(
     stream: &mut Stream,
     unsent: &mut Vec<u8>,
     cx: &mut Context<'_>,
@@ -273,10 +285,7 @@ pub fn flush(
             }
         }
     }
-    if sent > 0 {
-        // An idle connection owns no buffer.
-        *unsent = Vec::new();
-    }
-    ready!(stream.poll_flush(cx))?;
+    // An idle connection owns no buffer.
+    *unsent = Vec::new();
     Poll::Ready(Ok(()))
 }

@@ -344,8 +344,21 @@ impl Pipeline {
         names.next()
     }
 
+    /// Whether the oldest reply goes to the client and may hold rows, which say nothing else about it; and, if so, whether
+    /// their description may be among them.
+    #[inline(always)]
+    pub(super) fn forwards_rows(&self) -> Option<bool> {
+        let front = self.expected.front()?;
+        match front.request {
+            _ if front.disposition != Disposition::Forward => None,
+            Request::Query => Some(true),
+            Request::Execute => Some(false),
+            _ => None,
+        }
+    }
+
     /// Fits a server's message to the oldest request.
-    #[inline]
+    #[inline(always)]
     pub fn on_message(&mut self, tag: BackendTag) -> Result<Step, Desync> {
         use BackendTag as B;
         let Some(front) = self.expected.front() else {

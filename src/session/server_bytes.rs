@@ -74,6 +74,16 @@ impl Session {
                 }
                 continue;
             }
+            if let Some(with_description) = server.pipeline.forwards_rows()
+                && !server.stake.is_on()
+            {
+                // No more than their headers tells one from the next: the request, and what becomes of its reply, are
+                // the same for all of them.
+                let rest = &data[at..];
+                let rows = frame::rows(rest, with_description, server.max_packet_size);
+                out.forward(at..at + rows);
+                at += rows;
+            }
             let Some(frame) = frame::backend_within(&data[at..], server.max_packet_size)? else {
                 break;
             };
@@ -103,13 +113,6 @@ impl Session {
                 });
             }
             at += at_hand;
-            if forward && frame.is_whole() && Self::comes_in_rows(frame.tag) {
-                // No more than its header tells one row from the next: the request, and what becomes of
-                // its reply, are the same for all of them.
-                let rows = frame::backend_run(&data[at..], frame.tag, server.max_packet_size);
-                out.forward(at..at + rows);
-                at += rows;
-            }
             Self::give_fakes_behind(server, out);
         }
         if self.has_questions(server) {
@@ -125,11 +128,6 @@ impl Session {
             BackendTag::DataRow | BackendTag::CopyData if !server.pipeline.is_probing() => true,
             _ => frame.bytes.len() >= HOLD_LIMIT,
         }
-    }
-
-    /// Whether many of these may come in a row, all of which are part of one reply.
-    fn comes_in_rows(tag: BackendTag) -> bool {
-        matches!(tag, BackendTag::DataRow | BackendTag::CopyData)
     }
 
     /// Whether this tells the parameters of a statement whose columns may not be told: if an error is
@@ -436,7 +434,7 @@ impl Session {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn give_fakes_behind(server: &mut ServerState, out: &mut Outbox<'_>) {
         if server.pipeline.owes_fake() {
             Self::give_fakes(server, out.own());
