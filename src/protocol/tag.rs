@@ -12,12 +12,24 @@ macro_rules! tags {
         pub enum $name { $($variant = $byte),+ }
 
         impl $name {
-            /// By its first byte. A `match` becomes a jump or a call, ten times a transaction.
+            /// By its first byte. A `match` becomes a jump or a call, ten times a transaction; as with the limits.
             const BY_BYTE: [Option<Self>; 256] = {
                 let mut tags = [None; 256];
                 $(tags[$byte as usize] = Some(Self::$variant);)+
                 tags
             };
+
+            const LENGTH_LIMITS: [u32; 256] = {
+                let mut limits = [0; 256];
+                $(limits[$byte as usize] = Self::$variant.limit();)+
+                limits
+            };
+
+            /// The largest length word that is believed.
+            #[inline]
+            pub fn length_limit(self) -> u32 {
+                Self::LENGTH_LIMITS[usize::from(self as u8)]
+            }
 
             /// The message with this first byte, if there is one in this direction.
             #[inline]
@@ -92,7 +104,7 @@ const LARGE_MESSAGE_LIMIT: u32 = 0x3fff_fffe;
 impl FrontendTag {
     /// The largest length word that PostgreSQL itself accepts for this message
     /// (`SocketBackend` in its `tcop/postgres.c`); a longer one ends the connection.
-    pub fn length_limit(self) -> u32 {
+    const fn limit(self) -> u32 {
         match self {
             Self::Query | Self::Parse | Self::Bind | Self::FunctionCall | Self::CopyData => {
                 LARGE_MESSAGE_LIMIT
@@ -108,7 +120,7 @@ impl FrontendTag {
 impl BackendTag {
     /// The largest length word that is believed of a server: as in libpq (`VALID_LONG_MESSAGE_TYPE` in
     /// its `fe-protocol3.c`), and for ParameterDescription what 65,535 parameters take.
-    pub fn length_limit(self) -> u32 {
+    const fn limit(self) -> u32 {
         match self {
             Self::CopyData
             | Self::DataRow

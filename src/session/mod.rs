@@ -397,6 +397,8 @@ impl Session {
                 | FrontendTag::Flush
                     if frame.is_whole() =>
                 {
+                    // Whoever sends the unit on need not look for its end again.
+                    self.scanned = at - done;
                     return Ok(Plan::NeedServer(done));
                 }
                 _ => {}
