@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pgweir::sql::{Env, cache::Cache, classify, shape};
+use pgweir::sql::{Env, cache::Cache, classify, recent::Recent, shape};
 
 const PGBENCH: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;";
 
@@ -65,6 +65,18 @@ fn cached(c: &mut Criterion) {
             shape(black_box(PGBENCH.as_bytes()), &mut room);
             cache.find(&room, 0)
         });
+    });
+    let mut recent = Recent::default();
+    recent.keep(
+        PGBENCH.as_bytes(),
+        0,
+        classify(PGBENCH.as_bytes(), &Env::default()),
+        true,
+    );
+    let other = PGBENCH.replace("12345", "6789");
+    assert!(recent.find(other.as_bytes(), 0).is_some());
+    group.bench_function("pgbench SELECT, by the last of its shape", |b| {
+        b.iter(|| recent.find(black_box(other.as_bytes()), 0));
     });
     group.finish();
 }
