@@ -93,8 +93,6 @@ impl TlsSession {
         }
     }
 
-    /// Not a part of its caller, whose commonest way is without TLS.
-    #[inline(never)]
     pub(super) fn poll_read(
         &mut self,
         socket: &mut Socket,

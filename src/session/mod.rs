@@ -165,7 +165,8 @@ impl Batch {
         matches!(self, Self::Closing | Self::Open)
     }
 
-    /// Whether nothing was sent for it that the server may ignore what follows for.
+    /// Whether a batch of ours, with its Sync, may come now: nothing was sent for this one whose failure would make the
+    /// server ignore what follows.
     fn may_follow_ours(self) -> bool {
         matches!(self, Self::Closed | Self::Closing)
     }

@@ -357,7 +357,7 @@ impl Pipeline {
         }
     }
 
-    /// Fits a server's message to the oldest request.
+    /// Fits a server's message to the oldest request. As a function of its own it would cost 50 instructions more, a message.
     #[inline(always)]
     pub fn on_message(&mut self, tag: BackendTag) -> Result<Step, Desync> {
         use BackendTag as B;
