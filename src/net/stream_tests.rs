@@ -1,4 +1,4 @@
-use std::{future::poll_fn, io::IoSlice};
+use std::{future::poll_fn, io::IoSlice, task::Poll};
 
 use super::{Peer, Portable};
 use crate::net::test_streams::{read, tcp_pair, unix_pair, write};
@@ -36,6 +36,27 @@ async fn pending_input_is_seen_and_stale_readiness_is_not_believed() {
         drop(a);
         poll_fn(|cx| b.poll_readable(cx)).await.unwrap();
         assert!(b.has_pending_input(), "the end is input too");
+    }
+}
+
+#[tokio::test]
+async fn who_reads_on_and_on_gives_others_their_turn() {
+    const SENT: usize = 16 * 1024;
+    for (mut a, mut b) in [tcp_pair().await, unix_pair()] {
+        write(&mut a, &[7; SENT]).await;
+        let (mut read, mut turns) = (0, 0);
+        poll_fn(|cx| {
+            turns += 1;
+            while read < SENT {
+                match b.poll_read(cx, &mut [0; 4]) {
+                    Poll::Ready(size) => read += size.unwrap(),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(turns > 10, "{turns}");
     }
 }
 
