@@ -166,8 +166,13 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::protocol::encode::{self, Report, Severity};
+    use crate::{
+        protocol::encode::{self, Report, Severity},
+        session::{Mode, Outbox, Settings},
+    };
 
     fn message(tag: BackendTag, body: &[u8]) -> Vec<u8> {
         let mut message = vec![tag.byte()];
@@ -222,6 +227,38 @@ mod tests {
         assert_eq!(stake.take(), b"unit");
         let own_fault = error(SqlState::INVALID_SQL_STATEMENT_NAME);
         assert!(after(&[description, own_fault]).0);
+    }
+
+    #[test]
+    fn a_session_holds_a_description_back_and_tells_what_a_row_begins() {
+        let (description, row) = (
+            message(BackendTag::RowDescription, &[0, 0]),
+            message(BackendTag::DataRow, &[0, 0]),
+        );
+        let refusal = error(SqlState::READ_ONLY_SQL_TRANSACTION);
+        for (answer, told) in [
+            (description.clone(), 0),
+            ([description.clone(), refusal].concat(), 0),
+            (
+                [description.clone(), row.clone()].concat(),
+                description.len() + row.len(),
+            ),
+        ] {
+            let settings = Arc::<Settings>::default();
+            let mut session = Session::new(1, Mode::Transaction, Arc::default(), settings);
+            let mut server = ServerState::new(b"u", Arc::default(), 100);
+            let mut unit = Vec::new();
+            encode::query(&mut unit, b"SELECT 1");
+            server.stake.begin(&unit);
+            let (mut composed, mut rest) = (Vec::new(), Vec::new());
+            let mut out = Outbox::new(&unit, &mut composed);
+            let taken = session.on_client_bytes(&unit, u32::MAX, &mut server, &mut out, &mut rest);
+            assert_eq!(taken.map(|it| it.consumed), Ok(unit.len()));
+            let mut out = Outbox::new(&answer, &mut composed);
+            let taken = session.on_server_bytes(&answer, &mut server, &mut out, &mut rest);
+            assert_eq!(taken, Ok(told));
+            assert_eq!(out.finish(), &answer[..told]);
+        }
     }
 
     #[test]
