@@ -34,15 +34,20 @@ struct Slot {
 impl Recent {
     /// What was found about `text`, or one of its shape, in that world.
     #[inline]
-    pub fn find(&self, text: &[u8], world: u64) -> Option<Facts> {
-        let slot = self.slots.get(slot_of(text))?;
-        let is_known = slot.world == world
-            && if slot.has_shape {
-                differs_in_numbers(&slot.text, text)
-            } else {
-                *slot.text == *text
-            };
-        slot.facts.filter(|_| is_known)
+    pub fn find(&mut self, text: &[u8], world: u64) -> Option<Facts> {
+        let slot = self.slots.get_mut(slot_of(text))?;
+        if slot.world != world {
+            return None;
+        }
+        if *slot.text != *text {
+            let is_of_shape = slot.has_shape && differs_in_numbers(&slot.text, text);
+            if !is_of_shape || text.len() > MAX_TEXT {
+                return None;
+            }
+            // Whoever routes looks at it twice.
+            slot.set_text(text);
+        }
+        slot.facts
     }
 
     /// Keeps what was found about `text`; with `has_shape`, what was found about all texts of its shape.
@@ -52,8 +57,7 @@ impl Recent {
         }
         self.slots.resize_with(SLOTS, Slot::default);
         if let Some(slot) = self.slots.get_mut(slot_of(text)) {
-            slot.text.clear();
-            slot.text.extend_from_slice(text);
+            slot.set_text(text);
             slot.world = world;
             slot.facts = Some(facts);
             // In a quoted name a digit is no number.
@@ -64,6 +68,13 @@ impl Recent {
     /// Forgets all.
     pub fn clear(&mut self) {
         self.slots.clear();
+    }
+}
+
+impl Slot {
+    fn set_text(&mut self, text: &[u8]) {
+        self.text.clear();
+        self.text.extend_from_slice(text);
     }
 }
 
@@ -197,6 +208,13 @@ mod tests {
         recent.keep(b"select 1", 7, facts, true);
         assert_eq!(recent.find(b"select 1", 7), Some(facts));
         assert_eq!(recent.find(b"select 2", 8), None, "another world");
+        let about = |number: &str| format!("select a from accounts where b = {number}");
+        recent.keep(about("1").as_bytes(), 7, facts, true);
+        for number in ["345", "6", "345"] {
+            assert_eq!(recent.find(about(number).as_bytes(), 7), Some(facts));
+        }
+        let long = about(&"9".repeat(MAX_TEXT));
+        assert_eq!(recent.find(long.as_bytes(), 7), None, "too long");
         recent.keep(b"select 1", 7, facts, false);
         assert_eq!(recent.find(b"select 1", 7), Some(facts));
         assert_eq!(recent.find(b"select 2", 7), None, "no shape");
